@@ -1,0 +1,8 @@
+"""What hardware can do and what it costs: facts from two CSV tables, each row with its source. Nothing is read at
+import; `Catalog.load()` reads.
+"""
+
+from .catalog import CPU_NAMES, Catalog, Price
+from .tables import InstanceType
+
+__all__ = ["CPU_NAMES", "Catalog", "InstanceType", "Price"]

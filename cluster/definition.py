@@ -1,0 +1,170 @@
+"""A local cluster as a user writes it down: `cluster.yaml`, a head and nodes with real or emulated devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workloads.errors import Problem, SpecError
+
+from .catalog import Catalog
+from .host import HostRates, host_cores, host_memory_bytes
+from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, build_snapshot, instance_label
+from .types import (
+    DEVICE_LABEL,
+    EMULATED_SPEED_LABEL,
+    INSTANCE_LABEL,
+    NODE_TYPE_LABEL,
+    PRICE_LABEL,
+    Snapshot,
+)
+
+LOCAL = Path(__file__).parent / "definitions" / "local.yaml"
+HEAD = "head"
+# What Ray itself sets aside of a machine's memory for tasks and actors.
+RAY_MEMORY_SHARE = 0.7
+
+NodeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HeadDefinition(_Model):
+    """The head node: `cpus` cores are schedulable on it, at most those of the machine; all of them where not given."""
+
+    cpus: int | None = Field(default=None, ge=1, le=4096)
+
+
+class NodeDefinition(_Model):
+    """One node of `count` devices. With `emulated_speed` a host core stands in for each device, at that fraction of its
+    speed."""
+
+    name: NodeName
+    device: str
+    count: int = Field(default=1, ge=1, le=1024)
+    emulated_speed: float | None = Field(default=None, gt=0, le=1)
+    instance: str | None = None
+    price_usd_h: float | None = Field(default=None, ge=0)
+
+
+class ClusterDefinition(_Model):
+    """A head and its nodes. `gpu_names` are the real NVIDIA GPUs of the head; they are found, not written."""
+
+    head: HeadDefinition = HeadDefinition()
+    nodes: tuple[NodeDefinition, ...] = ()
+    gpu_names: tuple[str, ...] = Field(default=(), exclude=True)
+
+    @classmethod
+    def load(cls, path: Path | None = None, catalog: Catalog | None = None) -> ClusterDefinition:
+        """Read a `cluster.yaml`; the shipped one where no path is given. Raises SpecError with every problem found."""
+        path = path or LOCAL
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SpecError(Problem(f"cannot be read: {error}", file=str(path))) from error
+        return cls.parse(data, catalog or Catalog.load(), file=str(path))
+
+    @classmethod
+    def parse(cls, data: Any, catalog: Catalog, file: str = "") -> ClusterDefinition:
+        """Check a definition and put the catalog's own device names in. Raises SpecError."""
+        try:
+            definition = cls.model_validate(data)
+        except ValidationError as error:
+            raise SpecError([_problem(dict(each), file) for each in error.errors()]) from error
+        problems = _check_names(definition, catalog, file)
+        if problems:
+            raise SpecError(problems)
+        nodes = tuple(
+            node.model_copy(update={"device": catalog.device(node.device).name}) for node in definition.nodes
+        )
+        return definition.model_copy(update={"nodes": nodes})
+
+    def with_real_gpus(self, names: tuple[str, ...]) -> ClusterDefinition:
+        """The cluster on a machine that has these GPUs: they are used in place of the emulated nodes."""
+        if not names:
+            return self
+        kept = tuple(node for node in self.nodes if node.emulated_speed is None)
+        return self.model_copy(update={"nodes": kept, "gpu_names": names})
+
+    @property
+    def cpus(self) -> int:
+        """Cores that are schedulable on the head."""
+        return min(self.head.cpus or host_cores(), host_cores())
+
+    def head_labels(self, catalog: Catalog) -> dict[str, str]:
+        """Labels of the head node."""
+        labels = {NODE_TYPE_LABEL: HEAD}
+        if self.gpu_names:
+            known = catalog.find(self.gpu_names[0])
+            if known is not None:
+                labels[DEVICE_LABEL] = known.name
+        return labels
+
+    def snapshot(self, host: HostRates | None, catalog: Catalog, at_s: float = 0.0) -> Snapshot:
+        """The snapshot this cluster would have with nothing running: for planning without one."""
+        memory = host_memory_bytes() * RAY_MEMORY_SHARE if host is None else host.memory_bytes * RAY_MEMORY_SHARE
+        total = {"CPU": float(self.cpus), "memory": memory, HEAD_RESOURCE: 1.0}
+        labels = self.head_labels(catalog)
+        if self.gpu_names:
+            total["GPU"] = float(len(self.gpu_names))
+            labels.setdefault(ACCELERATOR_LABEL, self.gpu_names[0])
+        facts = [NodeFacts("planned-head", HEAD, labels, total, total)]
+        for node in self.nodes:
+            amounts = {node.device: float(node.count), "memory": memory}
+            facts.append(NodeFacts(f"planned-{node.name}", node.name, node_labels(node), amounts, amounts))
+        return build_snapshot(at_s, facts, catalog, host)
+
+
+def node_labels(node: NodeDefinition) -> dict[str, str]:
+    """Labels of a node, as Ray is given them."""
+    labels = {NODE_TYPE_LABEL: node.name, DEVICE_LABEL: node.device}
+    if node.emulated_speed is not None:
+        labels[EMULATED_SPEED_LABEL] = f"{node.emulated_speed:g}"
+    if node.instance is not None:
+        labels[INSTANCE_LABEL] = instance_label(node.instance)
+    if node.price_usd_h is not None:
+        labels[PRICE_LABEL] = f"{node.price_usd_h:g}"
+    return labels
+
+
+def _check_names(definition: ClusterDefinition, catalog: Catalog, file: str) -> list[Problem]:
+    problems = []
+    names = [HEAD] + [node.name for node in definition.nodes]
+    for index, node in enumerate(definition.nodes):
+        field = f"nodes.{index}"
+        if names.count(node.name) > 1:
+            problems.append(Problem(f"the name {node.name!r} is used twice", f"{field}.name", "rename one", file))
+        problems += _lookup(lambda node=node: catalog.device(node.device), f"{field}.device", file)  # type: ignore[misc]
+        if node.instance is not None:
+            problems += _lookup(lambda node=node: catalog.instance(node.instance), f"{field}.instance", file)  # type: ignore[misc]
+        problems += _check_pair(node, catalog, field, file)
+    return problems
+
+
+def _check_pair(node: NodeDefinition, catalog: Catalog, field: str, file: str) -> list[Problem]:
+    """An instance must have the device that is said to be on it."""
+    device = catalog.find(node.device)
+    instance = next((each for name, each in catalog.instances.items() if name == (node.instance or "").lower()), None)
+    if device is None or instance is None or instance.device == device.name:
+        return []
+    hint = f"{instance.name} has {instance.device}"
+    return [Problem(f"{instance.name} has no {device.name}", f"{field}.instance", hint, file)]
+
+
+def _lookup(find: Any, field: str, file: str) -> list[Problem]:
+    try:
+        find()
+    except SpecError as error:
+        return [Problem(each.message, field, each.hint, file) for each in error.problems]
+    return []
+
+
+def _problem(error: dict[str, Any], file: str) -> Problem:
+    field = ".".join(str(part) for part in error["loc"])
+    hint = "see docs/cluster.md for the fields" if error["type"] == "extra_forbidden" else ""
+    return Problem(str(error["msg"]), field=field, hint=hint, file=file)

@@ -1,0 +1,132 @@
+"""What the scheduler knows of a cluster: device types, nodes, a snapshot, and the runs on it. All frozen, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from workloads.job import Job
+
+DEVICE_LABEL = "raywise.io/device"
+NODE_TYPE_LABEL = "raywise.io/node-type"
+EMULATED_SPEED_LABEL = "raywise.io/emulated-speed"
+INSTANCE_LABEL = "raywise.io/instance"
+"""The node's instance type, `/` and `+` written `_`: what it costs is looked up in the catalog."""
+PRICE_LABEL = "raywise.io/price-usd-h"
+"""Dollars an hour of one device of the node, where it is known better than the catalog knows."""
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class DeviceType:
+    """A kind of hardware. None means not known, never zero."""
+
+    name: str
+    kind: str
+    """`cpu`, `gpu`, `tpu`, `asic` or `fpga`."""
+    vendor: str = ""
+    memory_bytes: float | None = None
+    memory_bandwidth_bytes_s: float | None = None
+    peak_flops: Mapping[str, float] = field(default_factory=dict)
+    """Dense peak FLOP/s by precision: `fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`."""
+    interconnect_bytes_s: float | None = None
+    power_watts: float | None = None
+    price_usd_h: float | None = None
+    """Dollars an hour of one device, on demand; None is unpriced."""
+    price_source: str = ""
+    price_as_of: str = ""
+    emulated_speed: float | None = None
+    """Set where the type is emulated: rates above are then the host core's times this fraction."""
+    source: str = ""
+
+    @property
+    def emulated(self) -> bool:
+        """Whether a host CPU stands in for this hardware."""
+        return self.emulated_speed is not None
+
+    @property
+    def label(self) -> str:
+        """The name as people see it; says so when the type is emulated."""
+        return f"{self.name} (emulated)" if self.emulated else self.name
+
+
+@dataclass(frozen=True)
+class NodeDevices:
+    """Devices of one type on one node. `resource` is Ray's name of it (`CPU`, `GPU` or the device type)."""
+
+    device_type: str
+    resource: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the cluster."""
+
+    node_id: str
+    name: str
+    node_type: str = ""
+    is_head: bool = False
+    devices: tuple[NodeDevices, ...] = ()
+    memory_bytes: float = 0.0
+    network_bytes_s: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def devices_of(self, device_type: str) -> NodeDevices | None:
+        """This node's devices of a type, or None."""
+        return next((devices for devices in self.devices if devices.device_type == device_type), None)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The cluster at one moment. `warnings` are sentences for the operator (an unknown GPU, a mixed label)."""
+
+    at_s: float
+    nodes: tuple[Node, ...]
+    device_types: Mapping[str, DeviceType]
+    warnings: tuple[str, ...] = ()
+
+    def total(self, device_type: str) -> int:
+        """Devices of a type, busy or free."""
+        return sum(devices.total for node in self.nodes if (devices := node.devices_of(device_type)))
+
+    def free(self, device_type: str) -> int:
+        """Devices of a type that nothing holds."""
+        return sum(devices.free for node in self.nodes if (devices := node.devices_of(device_type)))
+
+
+RunState = Literal["starting", "running", "succeeded", "failed", "stopped", "lost"]
+"""`lost`: the executor knows nothing of this run although it was started."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Start this job. `code_path` is a folder or zip of the user's own code to ship with it, or None. `driver_env`
+    are the user's environment variables."""
+
+    job: Job
+    name: str
+    code_path: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunObservation:
+    """How a run stands. `message` says why it ended, where it did."""
+
+    run_id: str
+    state: RunState
+    message: str = ""
+    started_s: float | None = None
+    ended_s: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run will not change any more."""
+        return self.state in ("succeeded", "failed", "stopped", "lost")
+
+
+ProgressRecord = Mapping[str, Any]
+"""One record as `workloads.job` describes it."""

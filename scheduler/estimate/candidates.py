@@ -1,0 +1,106 @@
+"""Which configurations a workload may have on a cluster, and the table of their estimates. Pure.
+
+`estimate_table` is the one function behind the policy, the table people see and the final report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from cluster.types import CPU, Snapshot
+from workloads.quantities import CountRange
+from workloads.spec import Resources
+
+from ..types import Configuration, Estimate, Reason
+from .calibration import Calibration
+from .cost_model import DEFAULT_NETWORK_BYTES_S, Link, estimate
+from .work import Work
+
+MAX_CONFIGURATIONS = 256
+
+
+def estimate_table(
+    work: Work, resources: Resources, snapshot: Snapshot, calibration: Calibration
+) -> tuple[Estimate, ...]:
+    """An estimate for every configuration the user allows, in a fixed order; what the cluster lacks is in the table
+    with the reason."""
+    link = link_of(snapshot)
+    rows = []
+    for counts in _allowed(resources, snapshot):
+        configuration = Configuration.of(counts)
+        missing = _missing(configuration, snapshot)
+        if missing is not None:
+            rows.append(Estimate(configuration, None, infeasible=missing))
+        else:
+            rows.append(estimate(work, configuration, snapshot.device_types, link, calibration))
+    return tuple(rows)
+
+
+def link_of(snapshot: Snapshot) -> Link:
+    """The links of a cluster: the slowest network of its nodes, and the devices per node of each type."""
+    speeds = [node.network_bytes_s for node in snapshot.nodes if node.network_bytes_s]
+    per_node: dict[str, int] = {}
+    for node in snapshot.nodes:
+        for devices in node.devices:
+            per_node[devices.device_type] = max(per_node.get(devices.device_type, 0), devices.total)
+    return Link(min(speeds, default=DEFAULT_NETWORK_BYTES_S), per_node)
+
+
+def allowed_types(resources: Resources, snapshot: Snapshot) -> list[str]:
+    """Device types of the cluster that the user's words admit, or the types the user named."""
+    match resources.devices:
+        case "any":
+            return sorted(snapshot.device_types)
+        case "cpu":
+            return [CPU]
+        case "accelerator":
+            return sorted(name for name, kind in snapshot.device_types.items() if kind.kind != "cpu")
+        case list() as names:
+            return list(dict.fromkeys(names))
+        case mapping:
+            return list(mapping)
+
+
+def _allowed(resources: Resources, snapshot: Snapshot) -> Iterator[Mapping[str, int]]:
+    if isinstance(resources.devices, dict):
+        names = list(resources.devices)
+        choices = [_counts(resources.devices[name], snapshot.total(name)) for name in names]
+        for number, counts in enumerate(product(*choices)):
+            if number < MAX_CONFIGURATIONS:
+                yield dict(zip(names, counts, strict=True))
+        return
+    names = allowed_types(resources, snapshot)
+    wanted = resources.count_range
+    for name in names:
+        yield from ({name: count} for count in _counts(wanted, snapshot.total(name)))
+    if resources.mix:
+        yield from _mixes(names, wanted, snapshot)
+
+
+def _mixes(names: list[str], wanted: CountRange, snapshot: Snapshot) -> Iterator[Mapping[str, int]]:
+    """Configurations of two and more types whose counts add up to what is wanted."""
+    choices = [[0, *_counts(CountRange(low=1, high=wanted.high), snapshot.total(name))] for name in names]
+    yielded = 0
+    for counts in product(*choices):
+        types = sum(count > 0 for count in counts)
+        if types > 1 and sum(counts) in wanted and yielded < MAX_CONFIGURATIONS:
+            yielded += 1
+            yield dict(zip(names, counts, strict=True))
+
+
+def _counts(wanted: CountRange, total: int) -> list[int]:
+    """Counts worth a look: all up to 16, then powers of two, up to what there is; the lowest wanted in any case."""
+    high = max(wanted.low, min(wanted.high, total))
+    counts = {count for count in range(wanted.low, high + 1) if count <= 16 or count & (count - 1) == 0}
+    return sorted(counts | {wanted.low, high})
+
+
+def _missing(configuration: Configuration, snapshot: Snapshot) -> Reason | None:
+    for name, count in configuration.groups:
+        total = snapshot.total(name)
+        if name not in snapshot.device_types or total == 0:
+            return Reason("count", f"the cluster has no {name}")
+        if count > total:
+            return Reason("count", f"{count} {name} wanted, the cluster has {total}")
+    return None

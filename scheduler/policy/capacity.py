@@ -1,0 +1,70 @@
+"""Which devices are free on which node, and where a gang would go. Shared by all policies. Pure, deterministic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from cluster.types import Snapshot
+
+from ..types import Configuration, Placement
+
+
+class Capacity:
+    """Free devices per (node, type). What Ray reports as used and what our own placements hold overlap in ways that
+    cannot be seen for a few seconds after a start, so the larger of the two is taken."""
+
+    def __init__(self, snapshot: Snapshot, held: Iterable[Placement] = ()) -> None:
+        ours: Counter[tuple[str, str]] = Counter()
+        for placement in held:
+            ours.update((node_id, device_type) for device_type, node_id in placement.devices)
+        self._free: dict[tuple[str, str], int] = {}
+        for node in snapshot.nodes:
+            for devices in node.devices:
+                key = (node.node_id, devices.device_type)
+                used = max(devices.total - devices.free, ours[key])
+                self._free[key] = max(0, devices.total - used)
+
+    def free(self, device_type: str) -> int:
+        """Free devices of a type on all nodes."""
+        return sum(count for (_, name), count in self._free.items() if name == device_type)
+
+    def fits(self, configuration: Configuration) -> bool:
+        """Whether the whole gang could start now."""
+        return all(self.free(name) >= count for name, count in configuration.groups)
+
+    def place(self, configuration: Configuration) -> Placement | None:
+        """Nodes for the whole gang, or None: the tightest node that holds a group whole, else the emptiest nodes
+        first. Takes nothing."""
+        devices: list[tuple[str, str]] = []
+        for name, count in configuration.groups:
+            chosen = self._nodes_for(name, count)
+            if chosen is None:
+                return None
+            devices += [(name, node_id) for node_id in chosen]
+        return Placement(configuration, tuple(devices))
+
+    def take(self, placement: Placement) -> None:
+        """Mark the devices of a placement as held."""
+        for device_type, node_id in placement.devices:
+            self._free[node_id, device_type] -= 1
+
+    def reserve(self, configuration: Configuration) -> None:
+        """Keep what is free of these types from those that come after, up to the counts wanted."""
+        for name, count in configuration.groups:
+            for key in sorted(self._free):
+                taken = min(count, self._free[key]) if key[1] == name else 0
+                self._free[key] -= taken
+                count -= taken  # noqa: PLW2901  (what is still to be reserved)
+
+    def _nodes_for(self, device_type: str, count: int) -> list[str] | None:
+        nodes = [(free, node) for (node, name), free in self._free.items() if name == device_type and free > 0]
+        whole = [(free, node) for free, node in nodes if free >= count]
+        if whole:
+            return [min(whole)[1]] * count
+        if sum(free for free, _ in nodes) < count:
+            return None
+        chosen: list[str] = []
+        for free, node in sorted(nodes, key=lambda item: (-item[0], item[1])):
+            chosen += [node] * min(free, count - len(chosen))
+        return chosen

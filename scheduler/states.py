@@ -1,0 +1,43 @@
+"""The states of a workload, and every move that is allowed, each with its reason. Any other move raises."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workloads.errors import RaywiseError
+
+State = Literal["pending", "queued", "starting", "running", "stopping", "succeeded", "failed", "cancelled"]
+
+ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+HOLDS_DEVICES: frozenset[State] = frozenset({"starting", "running", "stopping"})
+
+TRANSITIONS: dict[tuple[State, State], str] = {
+    ("pending", "queued"): "everything it needs has succeeded",
+    ("pending", "failed"): "something it needs failed or was cancelled, or its input is not what was promised",
+    ("pending", "cancelled"): "the user cancelled it",
+    ("queued", "starting"): "the plan placed it and the executor accepted it",
+    ("queued", "failed"): "it can never run: its input is not what was promised, or its deadline or budget is gone",
+    ("queued", "cancelled"): "the user cancelled it",
+    ("starting", "running"): "its body reported the first step or row",
+    ("starting", "succeeded"): "it ended before a cycle saw it run",
+    ("starting", "queued"): "the attempt failed or was lost; it is tried again from its last checkpoint",
+    ("starting", "failed"): "the attempt failed and no retry is left or none would help",
+    ("starting", "stopping"): "the user cancelled it, or the plan wants its devices",
+    ("running", "succeeded"): "its body ended well",
+    ("running", "queued"): "the attempt failed or was lost; it is tried again from its last checkpoint",
+    ("running", "failed"): "the attempt failed and no retry is left or none would help",
+    ("running", "stopping"): "the user cancelled it, or the plan wants its devices",
+    ("stopping", "cancelled"): "its processes are gone, as the user wanted",
+    ("stopping", "queued"): "its processes are gone, as the plan wanted; it goes on later",
+    ("stopping", "succeeded"): "it ended well before the stop reached it",
+}
+
+
+class IllegalTransition(RaywiseError):
+    """A workload was to make a move that the table does not have: a defect of Raywise, never of the user."""
+
+
+def check_transition(workload_id: str, before: State, after: State) -> None:
+    """Raise IllegalTransition unless the table has the move."""
+    if (before, after) not in TRANSITIONS:
+        raise IllegalTransition(f"workload {workload_id} cannot go from {before} to {after}")

@@ -1,0 +1,95 @@
+"""One workload as it is stored, and one event of the log. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from workloads.spec import WorkloadSpec
+
+from ..estimate.work import Work
+from ..states import State
+from ..types import Estimate, Explanation, Placement
+
+_SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A workload with all that is known of it. Times are Unix seconds."""
+
+    id: str
+    name: str
+    kind: str
+    spec: Mapping[str, Any]
+    """The spec as JSON; references to other steps' outputs are already resolved to their paths."""
+    state: State
+    submitted_s: float
+    output: str
+    run_dir: str
+    pipeline_id: str | None = None
+    needs: tuple[str, ...] = ()
+    """Ids of the workloads it needs."""
+    code_path: str | None = None
+    attempt: int = 0
+    queued_s: float | None = None
+    started_s: float | None = None
+    """Start of the present or last attempt."""
+    first_started_s: float | None = None
+    ended_s: float | None = None
+    not_before_s: float | None = None
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    work: Work | None = None
+    placement: Placement | None = None
+    estimates: tuple[Estimate, ...] = ()
+    predicted: Estimate | None = None
+    """What was believed of the chosen configuration when the first attempt started."""
+    explanation: Explanation | None = None
+    price_usd_h: float | None = None
+    spent_usd: float = 0.0
+    """Dollars of ended attempts."""
+    spent_s: float = 0.0
+    """Seconds of ended attempts."""
+    cancel_requested: bool = False
+    message: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """The body's `done` record: outputs, metrics, rows; and the rows by device type."""
+
+    @property
+    def run_id(self) -> str:
+        """Ray's `submission_id` of the present attempt."""
+        return self.id if self.attempt <= 1 else f"{self.id}-r{self.attempt}"
+
+    def workload_spec(self) -> WorkloadSpec:
+        """The spec as its class."""
+        return _SPEC.validate_python(self.spec)
+
+    def cost_usd(self, now_s: float) -> float | None:
+        """Dollars so far: None where what it holds has no price."""
+        if self.placement is None or self.started_s is None:
+            return self.spent_usd
+        if self.price_usd_h is None:
+            return None
+        return self.spent_usd + max(0.0, now_s - self.started_s) / 3600 * self.price_usd_h
+
+    def run_s(self, now_s: float) -> float:
+        """Seconds it has held devices, all attempts together."""
+        running = max(0.0, now_s - self.started_s) if self.placement is not None and self.started_s is not None else 0.0
+        return self.spent_s + running
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the log: what happened, to which workload, in which cycle, and because of what."""
+
+    kind: str
+    cause: str
+    workload_id: str | None = None
+    cycle: int | None = None
+    at_s: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
+    sequence: int = 0

@@ -1,0 +1,191 @@
+"""The store on SQLite: a state change and the event that tells of it are one transaction.
+
+WAL with `synchronous=FULL`: what `put` returned from survives `kill -9` and a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from workloads.errors import RaywiseError
+
+from ..estimate.calibration import Calibration
+from ..states import check_transition
+from .records import Event, Record
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS workloads (
+    id TEXT PRIMARY KEY, number INTEGER NOT NULL, state TEXT NOT NULL, pipeline_id TEXT, record TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS workloads_by_state ON workloads (state, number);
+CREATE INDEX IF NOT EXISTS workloads_by_pipeline ON workloads (pipeline_id, number);
+CREATE TABLE IF NOT EXISTS events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, cycle INTEGER, workload_id TEXT,
+    kind TEXT NOT NULL, cause TEXT NOT NULL, data TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS events_by_workload ON events (workload_id, sequence);
+CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events never change'); END;
+CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never lost'); END;
+CREATE TABLE IF NOT EXISTS calibration (
+    key TEXT PRIMARY KEY, mean REAL NOT NULL, spread REAL NOT NULL, count INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_RECORD = TypeAdapter(Record)
+
+
+class StoreError(RaywiseError):
+    """The store cannot be opened or written: a full disk, a wrong version, another file in its place."""
+
+
+class Store:
+    """One SQLite file. Safe to use from several threads of one process."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=30000;")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, SCHEMA_VERSION):
+                raise StoreError(f"{path}: schema version {version}; this Raywise reads version {SCHEMA_VERSION}")
+            self._db.executescript(_SCHEMA + f"PRAGMA user_version={SCHEMA_VERSION};")
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise StoreError(str(error)) from error
+                raise
+
+    def add(self, records: Sequence[Record], events: Sequence[Event]) -> None:
+        """Accept new workloads, all or none. Raises StoreError where an id is taken."""
+        with self._transaction() as db:
+            number = db.execute("SELECT coalesce(max(number), 0) FROM workloads").fetchone()[0]
+            rows = [
+                (record.id, number + index, record.state, record.pipeline_id, _dump(record))
+                for index, record in enumerate(records, start=1)
+            ]
+            db.executemany("INSERT INTO workloads VALUES (?, ?, ?, ?, ?)", rows)
+            _append(db, events)
+
+    def put(self, record: Record, *events: Event) -> None:
+        """Replace a workload's record and append what happened, in one transaction. The move from the stored state
+        must be in the table of transitions."""
+        with self._transaction() as db:
+            row = db.execute("SELECT state FROM workloads WHERE id = ?", (record.id,)).fetchone()
+            if row is None:
+                raise StoreError(f"no workload {record.id}")
+            if row[0] != record.state:
+                check_transition(record.id, row[0], record.state)
+            db.execute(
+                "UPDATE workloads SET state = ?, record = ? WHERE id = ?", (record.state, _dump(record), record.id)
+            )
+            _append(db, events)
+
+    def request_cancel(self, workload_id: str, event: Event) -> Record | None:
+        """Mark a workload as to be cancelled, whatever the engine is doing with it; None where it is unknown."""
+        with self._transaction() as db:
+            row = db.execute("SELECT record FROM workloads WHERE id = ?", (workload_id,)).fetchone()
+            if row is None:
+                return None
+            data = json.loads(row[0]) | {"cancel_requested": True}
+            db.execute("UPDATE workloads SET record = ? WHERE id = ?", (json.dumps(data), workload_id))
+            _append(db, [event])
+            return _RECORD.validate_python(data)
+
+    def append(self, *events: Event) -> None:
+        """Append events that change no workload."""
+        with self._transaction() as db:
+            _append(db, events)
+
+    def get(self, workload_id: str) -> Record | None:
+        """One workload, or None."""
+        with self._lock:
+            row = self._db.execute("SELECT record FROM workloads WHERE id = ?", (workload_id,)).fetchone()
+        return None if row is None else _RECORD.validate_json(row[0])
+
+    def select(
+        self, *, states: Iterable[str] | None = None, pipeline_id: str | None = None, limit: int = 1_000_000
+    ) -> list[Record]:
+        """Workloads in the order of their submission, the newest `limit` of them."""
+        where, values = ["1"], list[object]()
+        if states is not None:
+            names = list(states)
+            where.append(f"state IN ({','.join('?' * len(names))})")
+            values += names
+        if pipeline_id is not None:
+            where.append("pipeline_id = ?")
+            values.append(pipeline_id)
+        query = f"SELECT record FROM workloads WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
+        with self._lock:
+            rows = self._db.execute(query, (*values, limit)).fetchall()
+        return [_RECORD.validate_json(row[0]) for row in reversed(rows)]
+
+    def events(self, *, workload_id: str | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Events after a sequence number, oldest first."""
+        where = "sequence > ?" + ("" if workload_id is None else " AND workload_id = ?")
+        values = [after] if workload_id is None else [after, workload_id]
+        query = (
+            "SELECT kind, cause, workload_id, cycle, at_s, data, sequence FROM events "  # noqa: S608
+            f"WHERE {where} ORDER BY sequence LIMIT ?"
+        )
+        with self._lock:
+            rows = self._db.execute(query, (*values, limit)).fetchall()
+        return [Event(*row[:5], json.loads(row[5]), row[6]) for row in rows]
+
+    def load_calibration(self) -> Calibration:
+        """Everything learnt so far."""
+        with self._lock:
+            rows = self._db.execute("SELECT key, mean, spread, count FROM calibration").fetchall()
+        return Calibration.from_rows({row[0]: (row[1], row[2], row[3]) for row in rows})
+
+    def save_calibration(self, calibration: Calibration) -> None:
+        """Replace what was learnt."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM calibration")
+            db.executemany("INSERT INTO calibration VALUES (?, ?, ?, ?)", calibration.to_rows())
+
+    def setting(self, name: str) -> str | None:
+        """A stored setting, or None."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_setting(self, name: str, value: str) -> None:
+        """Store a setting."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+
+
+def _dump(record: Record) -> str:
+    return _RECORD.dump_json(record).decode()
+
+
+def _append(db: sqlite3.Connection, events: Iterable[Event]) -> None:
+    db.executemany(
+        "INSERT INTO events (at_s, cycle, workload_id, kind, cause, data) VALUES (?, ?, ?, ?, ?, ?)",
+        [(e.at_s, e.cycle, e.workload_id, e.kind, e.cause, json.dumps(dict(e.data))) for e in events],
+    )

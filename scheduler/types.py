@@ -1,0 +1,164 @@
+"""The words of the scheduler as types: configuration, estimate, situation, plan. All frozen, no I/O; see README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cluster.types import Snapshot
+
+EstimateSource = Literal["roofline", "calibrated", "measured", "declared", "unknown"]
+ReasonCode = Literal[
+    "device",
+    "memory",
+    "count",
+    "capacity",
+    "budget",
+    "deadline",
+    "unpriced",
+    "dearer",
+    "needs",
+    "reserved",
+    "retry-delay",
+]
+
+
+@dataclass(frozen=True, order=True)
+class Configuration:
+    """A candidate: how many devices of which types, together. `groups` is sorted by device type."""
+
+    groups: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Configuration:
+        """The configuration with these counts per device type."""
+        return cls(tuple(sorted((name, count) for name, count in counts.items() if count > 0)))
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return sum(count for _, count in self.groups)
+
+    def __str__(self) -> str:
+        return " + ".join(f"{name} x{count}" for name, count in self.groups)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a configuration was not taken, or a workload does not run: a code for machines, a sentence for people."""
+
+    code: ReasonCode
+    message: str
+
+
+@dataclass(frozen=True)
+class Money:
+    """Predicted dollars by what they are spent on."""
+
+    compute_usd: float
+    storage_usd: float = 0.0
+    communication_usd: float = 0.0
+
+    @property
+    def total_usd(self) -> float:
+        """The sum that is minimised."""
+        return self.compute_usd + self.storage_usd + self.communication_usd
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one configuration would take. `seconds` None: not known; `money` None: not known or unpriced."""
+
+    configuration: Configuration
+    seconds: float | None
+    startup_s: float = 0.0
+    low_s: float | None = None
+    high_s: float | None = None
+    memory_bytes: float | None = None
+    """Peak of one device, for the shard that needs the most."""
+    money: Money | None = None
+    price_usd_h: float | None = None
+    """Dollars an hour for holding the whole configuration."""
+    source: EstimateSource = "unknown"
+    bound: str = ""
+    """What binds a step: `compute`, `memory` or `communication`."""
+    infeasible: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A configuration with its nodes: one `(device type, node id)` for each device held."""
+
+    configuration: Configuration
+    devices: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class WorkloadView:
+    """What a policy may know of one workload that is queued or holds devices."""
+
+    id: str
+    name: str
+    queue: str = "default"
+    priority: int = 0
+    objective: str = "balanced"
+    queued_s: float = 0.0
+    """When it became ready to run."""
+    deadline_s: float | None = None
+    """Absolute time by which it must be done."""
+    budget_usd: float | None = None
+    """What it may still spend."""
+    remaining: float = 1.0
+    """Share of the work still to do."""
+    estimates: tuple[Estimate, ...] = ()
+    placement: Placement | None = None
+    """Where it runs now, if it does."""
+    not_before_s: float | None = None
+    """A failed attempt waits until then."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a policy may look at. The same situation gives the same plan."""
+
+    cycle: int
+    now_s: float
+    seed: int
+    snapshot: Snapshot
+    workloads: tuple[WorkloadView, ...]
+    congestion_usd_h: Mapping[str, float] = field(default_factory=dict)
+    """Congestion prices of the last plan, per device type: where the search starts."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of an explanation: a configuration, what it would cost in all, and why it was not taken."""
+
+    estimate: Estimate
+    total_usd: float | None = None
+    """Money plus the value of the time it takes, congestion and waiting included; None where it cannot be told."""
+    congestion_usd: float = 0.0
+    wait_s: float | None = 0.0
+    """Seconds until its devices are free; None where nobody can say."""
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a workload runs where it does, or why it waits."""
+
+    chosen: Configuration | None
+    summary: str
+    options: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of one cycle's decisions: where every workload should run now, and why. A workload without a placement
+    waits, or stops if it runs."""
+
+    cycle: int
+    placements: Mapping[str, Placement]
+    explanations: Mapping[str, Explanation]
+    congestion_usd_h: Mapping[str, float] = field(default_factory=dict)

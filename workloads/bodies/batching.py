@@ -1,0 +1,75 @@
+"""Which rows go through the model together: epochs into batches, batches into shards. Pure, seeded, resumable.
+
+Batches hold rows of similar length (padding is wasted compute), yet every epoch visits every row exactly once in an
+order that only depends on the seed and the epoch. So a run that resumes at step s goes on with the rows of step s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IndexArray = npt.NDArray[np.int64]
+POOL_BATCHES = 50
+"""Rows are sorted by length within pools of this many batches: little padding, and batches still differ by epoch."""
+
+
+def plan_epoch(lengths: Sequence[int] | npt.NDArray[Any], batch_size: int, seed: int, epoch: int) -> list[IndexArray]:
+    """The epoch's global batches, in order: row indices, sorted by length within a batch."""
+    rng = np.random.default_rng((seed, epoch))
+    sizes = np.asarray(lengths)
+    order = rng.permutation(len(sizes))
+    batches: list[IndexArray] = []
+    for start in range(0, len(order), batch_size * POOL_BATCHES):
+        pool = order[start : start + batch_size * POOL_BATCHES]
+        pool = pool[np.argsort(sizes[pool], kind="stable")]
+        batches.extend(pool[i : i + batch_size] for i in range(0, len(pool), batch_size))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def share(batch: IndexArray, rank: int, world: int) -> IndexArray:
+    """The rows of a global batch that shard `rank` of `world` computes; lengths spread evenly over the shards."""
+    return batch[rank::world]
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Global batches in an epoch."""
+    return -(-rows // batch_size)
+
+
+def position(step: int, rows: int, batch_size: int) -> tuple[int, int]:
+    """(epoch, batch within it) of a global step."""
+    return divmod(step, steps_per_epoch(rows, batch_size))
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> list[IndexArray]:
+    """Rows sorted by length and cut into batches, longest first, for inference."""
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[IndexArray, IndexArray]:
+    """(ids, mask) of shape [rows, longest]."""
+    width = max((len(row) for row in rows), default=1) or 1
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_ratio: float) -> float:
+    """Linear warm-up to 1, then linear decay towards 0. A function of the step, so there is nothing to restore."""
+    warmup = int(total_steps * warmup_ratio)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The random seed of one shard's step: dropout repeats after a resume without saving generator states."""
+    return (seed * 1_000_003 + step * 4_099 + rank) % (2**63)

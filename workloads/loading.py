@@ -1,0 +1,388 @@
+"""From a YAML file to a validated spec: parse, `--set`, parameters, unknown fields with the nearest known one, paths.
+
+Everything wrong with the text is found here, before anything else looks at it; what depends on files, models or devices
+is checked at admission.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import Problem, SpecError
+from .spec import BatchInfer, Command, Pipeline, Preprocess, Serve, TextClassification, Train, WorkloadSpec
+
+KINDS: dict[str, type[BaseModel]] = {
+    "preprocess": Preprocess,
+    "train": Train,
+    "batch-infer": BatchInfer,
+    "serve": Serve,
+    "command": Command,
+    "pipeline": Pipeline,
+}
+INHERITED = ("objective", "priority", "queue")
+REFERENCE = re.compile(r"\$\{([a-z0-9-]+)\.output\}")
+_PARAMETER = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_NODES = 50_000
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What one file asks for: the steps in an order in which every step comes after those it needs."""
+
+    name: str
+    steps: tuple[WorkloadSpec, ...]
+    is_pipeline: bool
+    deadline: float | None = None
+    budget_usd: float | None = None
+    file: str = ""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and alias bombs (aliases are counted as often as they are used)."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.nodes = 0
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        self.nodes += 1
+        if self.nodes > MAX_YAML_NODES:
+            raise yaml.constructor.ConstructorError(None, None, "too many nodes (aliases within aliases?)", None)
+        return super().construct_object(node, deep=deep)  # type: ignore[no-untyped-call]
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"field {key.value!r} twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_file(path: Path, overrides: Iterable[str] = ()) -> Submission:
+    """The submission a YAML file describes, with `--set` overrides (`key=value`) applied. Raises SpecError."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise SpecError(Problem("file does not exist", file=str(path), hint=_near_files(path))) from None
+    except OSError as error:
+        raise SpecError(Problem(f"file cannot be read: {error.strerror}", file=str(path))) from None
+    if len(raw) > MAX_YAML_BYTES:
+        raise SpecError(Problem(f"file has {len(raw):,} bytes; a spec has at most {MAX_YAML_BYTES:,}", file=str(path)))
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(Problem(f"not UTF-8 text (byte {error.start})", file=str(path), hint="not YAML?")) from None
+    return load_text(text, base=path.resolve().parent, file=str(path), overrides=overrides)
+
+
+def load_text(text: str, *, base: Path, file: str = "", overrides: Iterable[str] = ()) -> Submission:
+    """Like `load_file` for YAML text; relative paths are relative to `base`."""
+    data = _parse_yaml(text, file)
+    apply_overrides(data, overrides, file)
+    return load_data(data, base=base, file=file)
+
+
+def load_data(data: dict[str, Any], *, base: Path, file: str = "") -> Submission:
+    """Like `load_file` for data that is already parsed (JSON, Python)."""
+    kind = data.get("kind")
+    if kind not in KINDS:
+        hint = _nearest(str(kind), KINDS) if kind else f"add one of: {', '.join(KINDS)}"
+        raise SpecError(Problem(f"unknown kind {kind!r}" if kind else "kind is missing", "kind", hint, file))
+    if kind == "pipeline":
+        return _load_pipeline(data, base, file)
+    spec = _validate(KINDS[kind], data, file)
+    step = _absolute_paths(spec, base)
+    return Submission(name=step.name, steps=(step,), is_pipeline=False, file=file)
+
+
+def _load_pipeline(data: dict[str, Any], base: Path, file: str) -> Submission:
+    data = _substitute(data, data.get("params") or {}, file)
+    for step in data.get("steps") or []:
+        if isinstance(step, dict):
+            for field in INHERITED:
+                if field in data:
+                    step.setdefault(field, data[field])
+    pipeline = _validate(Pipeline, data, file)
+    assert isinstance(pipeline, Pipeline)
+    _check_needs(pipeline, file)
+    steps = tuple(_absolute_paths(step, base) for step in _in_order(pipeline, file))
+    return Submission(pipeline.name, steps, True, pipeline.deadline, pipeline.budget_usd, file)
+
+
+def _parse_yaml(text: str, file: str) -> dict[str, Any]:
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SpecError(Problem(f"not YAML: {error.problem}", where, "check indentation and quotes", file)) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SpecError(Problem(f"not YAML: {str(error).splitlines()[0]}", file=file)) from None
+    if not isinstance(data, dict):
+        found = "empty" if data is None else f"a {type(data).__name__}"
+        raise SpecError(
+            Problem(f"expected a mapping of fields, the file is {found}", hint="see examples/ for a spec", file=file)
+        )
+    return data
+
+
+def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = "") -> None:
+    """Apply `--set key=value` in place: a pipeline's parameter, or a dotted path such as
+    `steps.train.hyperparameters.epochs`. A value that names an existing file or folder, seen from the current folder,
+    is made absolute."""
+    for override in overrides:
+        key, equals, raw = override.partition("=")
+        if not equals or not key:
+            raise SpecError(
+                Problem(f"expected key=value, got {override!r}", "--set", "e.g. --set data=my/folder", file)
+            )
+        value = yaml.safe_load(raw) if raw else ""
+        if isinstance(value, str) and value and "://" not in value and Path(value).expanduser().exists():
+            value = str(Path(value).expanduser().resolve())
+        params = data.get("params")
+        if isinstance(params, dict) and key in params:
+            params[key] = value
+        else:
+            _set_path(data, key, value, file)
+
+
+def _set_path(data: dict[str, Any], key: str, value: object, file: str) -> None:
+    target: Any = data
+    *parents, last = key.split(".")
+    for part in parents:
+        if isinstance(target, list):
+            target = next((item for item in target if isinstance(item, dict) and item.get("name") == part), None)
+        elif isinstance(target, dict):
+            target = target.setdefault(part, {})
+        if not isinstance(target, dict | list):
+            raise SpecError(Problem(f"there is no {part!r} in {key!r}", "--set", _set_hint(data), file))
+    if not isinstance(target, dict) or (not parents and last not in _known_fields(data)):
+        raise SpecError(Problem(f"there is no parameter or field {key!r}", "--set", _set_hint(data, key), file))
+    target[last] = value
+
+
+def _known_fields(data: Mapping[str, Any]) -> list[str]:
+    model = KINDS.get(str(data.get("kind")))
+    return list(model.model_fields) if model else list(data)
+
+
+def _set_hint(data: Mapping[str, Any], key: str = "") -> str:
+    names = [*(data.get("params") or {}), *_known_fields(data)]
+    return _nearest(key, names) if key else f"known: {', '.join(names)}"
+
+
+def _substitute(value: Any, params: Mapping[str, Any], file: str, path: str = "") -> Any:
+    """`${name}` becomes the parameter's value; a text that is nothing but `${name}` keeps its type."""
+    if isinstance(value, dict):
+        inner = {k: _substitute(v, params, file, f"{path}.{k}".lstrip(".")) for k, v in value.items() if k != "params"}
+        return inner | ({"params": value["params"]} if "params" in value else {})
+    if isinstance(value, list):
+        return [_substitute(item, params, file, f"{path}.{index}") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    for name in _PARAMETER.findall(value):
+        if name not in params:
+            hint = _nearest(name, params) if params else "declare it under params:"
+            raise SpecError(Problem(f"unknown parameter ${{{name}}}", path, hint, file))
+    whole = _PARAMETER.fullmatch(value)
+    if whole:
+        return params[whole[1]]
+    return _PARAMETER.sub(lambda match: str(params[match[1]]), value)
+
+
+def _validate(model: type[BaseModel], data: Mapping[str, Any], file: str) -> Any:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise SpecError([_problem(model, data, item, file) for item in error.errors()]) from None
+
+
+def _problem(model: type[BaseModel], data: Mapping[str, Any], item: Any, file: str) -> Problem:
+    location = [part for part in item["loc"] if part not in KINDS or item["loc"][-1] == part]
+    field = ".".join(_named(data, location))
+    message, hint = item["msg"].removeprefix("Value error, "), ""
+    if item["type"] == "extra_forbidden":
+        message = f"unknown field {location[-1]!r}"
+        hint = _nearest(str(location[-1]), _fields_at(model, data, location))
+    elif item["type"] == "missing":
+        message = "is required"
+    elif item["type"] == "union_tag_invalid":
+        message, hint = f"unknown kind {item['ctx']['tag']}", f"kinds: {', '.join(k for k in KINDS if k != 'pipeline')}"
+        field += ".kind"
+    elif item["type"] == "union_tag_not_found":
+        message, field = "kind is missing", f"{field}.kind"
+    elif item["type"] == "literal_error":
+        hint = _nearest(str(item["input"]), re.findall(r"'([^']+)'", item["msg"]))
+    elif item["type"] == "string_pattern_mismatch":
+        message, hint = f"{item['input']!r} is not allowed here", _pattern_hint(str(location[-1]))
+    elif item["type"].endswith(("_type", "_parsing")):
+        message = f"{message}, got {_shown(item['input'])}"
+    return Problem(message, field, hint, file)
+
+
+def _pattern_hint(field: str) -> str:
+    if field == "entrypoint":
+        return "write package.module:function"
+    return "use lower-case letters, digits and '-', at most 48 characters"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _named(data: Any, location: list[Any]) -> list[str]:
+    """The location with a step's name in place of its number."""
+    names = []
+    for part in location:
+        data = (
+            data[part]
+            if isinstance(data, list) and isinstance(part, int) and part < len(data)
+            else (data.get(part) if isinstance(data, dict) else None)
+        )
+        named = isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("name"), str)
+        names.append(data["name"] if named and isinstance(data, dict) else str(part))
+    return names
+
+
+def _fields_at(model: type[BaseModel], data: Any, location: list[Any]) -> list[str]:
+    """Names of the fields known where an unknown one stood."""
+    current: type[BaseModel] | None = model
+    for part in location[:-1]:
+        if isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+            current = KINDS.get(str(data.get("kind"))) if isinstance(data, dict) else None
+            continue
+        data = data.get(part) if isinstance(data, dict) else None
+        if part == "hyperparameters":
+            current = TextClassification
+        elif current is not None and part in current.model_fields and part != "steps":
+            annotation = current.model_fields[part].annotation
+            current = next((a for a in (annotation, *get_args(annotation)) if _is_model(a)), None)
+    return list(current.model_fields) if current else []
+
+
+def _is_model(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else ""
+
+
+def _near_files(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(entry.name for entry in folder.glob("*.y*ml"))
+    return _nearest(path.name, names) if names else f"no YAML file in {folder.resolve()}"
+
+
+def _check_needs(pipeline: Pipeline, file: str) -> None:
+    names = [step.name for step in pipeline.steps]
+    problems = []
+    for step in pipeline.steps:
+        field = f"steps.{step.name}.needs"
+        problems += [
+            Problem(f"needs {need!r}, which is no step", field, _nearest(need, names), file)
+            for need in step.needs
+            if need not in names
+        ]
+        for reference in sorted(references(step)):
+            if reference not in names:
+                hint = _nearest(reference, names)
+                problems.append(Problem(f"${{{reference}.output}} names no step", f"steps.{step.name}", hint, file))
+            elif reference not in step.needs:
+                hint = f"add {reference} to its needs"
+                problems.append(
+                    Problem(f"uses ${{{reference}.output}} but does not need {reference!r}", field, hint, file)
+                )
+    if problems:
+        raise SpecError(problems)
+
+
+def references(step: BaseModel) -> set[str]:
+    """Names of the steps whose output a step uses."""
+    return set(REFERENCE.findall(step.model_dump_json()))
+
+
+def resolve_references(step: WorkloadSpec, outputs: Mapping[str, str]) -> WorkloadSpec:
+    """The step with every `${name.output}` replaced by that step's output path."""
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replace(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [replace(item) for item in value]
+        if isinstance(value, str):
+            return REFERENCE.sub(lambda match: outputs[match[1]], value)
+        return value
+
+    return type(step).model_validate(replace(step.model_dump(mode="json")))
+
+
+def _in_order(pipeline: Pipeline, file: str) -> list[WorkloadSpec]:
+    waiting = {step.name: step for step in pipeline.steps}
+    done: list[WorkloadSpec] = []
+    while waiting:
+        ready = [step for step in waiting.values() if not set(step.needs) & waiting.keys()]
+        if not ready:
+            circle = " -> ".join(_circle(waiting))
+            raise SpecError(Problem(f"needs go round in a circle: {circle}", "steps", "remove one of them", file))
+        done += ready
+        for step in ready:
+            del waiting[step.name]
+    return done
+
+
+def _circle(waiting: Mapping[str, WorkloadSpec]) -> list[str]:
+    path = [next(iter(waiting))]
+    while True:
+        following = next(need for need in waiting[path[-1]].needs if need in waiting)
+        if following in path:
+            return [*path[path.index(following) :], following]
+        path.append(following)
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL (`s3://...`)."""
+    return bool(_URL.match(path))
+
+
+def _absolute_paths(step: Any, base: Path) -> Any:
+    """The step with local paths made absolute, seen from the spec's folder."""
+
+    def absolute(path: str) -> str:
+        if is_url(path) or path.startswith("${"):
+            return path
+        return str((base / Path(path).expanduser()).resolve())
+
+    changes: dict[str, Any] = {}
+    for field in ("input", "output", "code"):
+        value = getattr(step, field, None)
+        if isinstance(value, str):
+            changes[field] = absolute(value)
+        elif isinstance(value, dict):
+            changes[field] = {key: absolute(path) for key, path in value.items()}
+    model = getattr(step, "model", None)
+    if model is not None:
+        local = model.startswith((".", "/", "~")) or (base / model).is_dir()
+        changes["model"] = absolute(model) if local else model
+    if step.code is None and (getattr(step, "entrypoint", None) or isinstance(step, Command)):
+        changes["code"] = str(base)
+    return step.model_copy(update=changes)
