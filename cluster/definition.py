@@ -79,9 +79,7 @@ class ClusterDefinition(_Model):
         problems = _check_names(definition, catalog, file)
         if problems:
             raise SpecError(problems)
-        nodes = tuple(
-            node.model_copy(update={"device": catalog.device(node.device).name}) for node in definition.nodes
-        )
+        nodes = tuple(node.model_copy(update={"device": catalog.device(node.device).name}) for node in definition.nodes)
         return definition.model_copy(update={"nodes": nodes})
 
     def with_real_gpus(self, names: tuple[str, ...]) -> ClusterDefinition:

@@ -12,7 +12,7 @@ from typing import Any
 from .types import CPU, DeviceType
 
 MATMUL_SIZE = 512
-COPY_BYTES = 32 * 2**20
+COPY_BYTES = 128 * 2**20
 REPEATS = 7
 
 

@@ -33,11 +33,11 @@ TRANSITIONS: dict[tuple[State, State], str] = {
 }
 
 
-class IllegalTransition(RaywiseError):
+class IllegalTransitionError(RaywiseError):
     """A workload was to make a move that the table does not have: a defect of Raywise, never of the user."""
 
 
 def check_transition(workload_id: str, before: State, after: State) -> None:
-    """Raise IllegalTransition unless the table has the move."""
+    """Raise IllegalTransitionError unless the table has the move."""
     if (before, after) not in TRANSITIONS:
-        raise IllegalTransition(f"workload {workload_id} cannot go from {before} to {after}")
+        raise IllegalTransitionError(f"workload {workload_id} cannot go from {before} to {after}")

@@ -11,12 +11,10 @@ Progress records, all with `t` (Unix seconds) and `kind`:
     step     {step, total_steps, epoch, loss, samples, samples_s}      at most about one a second; training
     rows     {rows, total_rows, rows_s, by_device: {type: rows}}       at most about one a second; preprocess, infer
     timing   {device_type, count, seconds, samples, tokens, unit: "step" | "row" | "batch", precision}
-                                                                       measured work, for calibration: `seconds` spent by
-                                                                       each of `count` devices working together (a gang
-                                                                       of shards) or apart (count 1: one replica), for
-                                                                       `samples` samples of `tokens` tokens in all
+             measured work, for calibration: `seconds` spent by each of `count` devices working together (a gang of
+             shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all
     metrics  {epoch?, split?, values: {name: number}}
-    row_error {row, error}                                             a row that was left out, with its number (0-based)
+    row_error {row, error}                                             a row that was left out; 0-based number
     resumed  {step | rows, from}                                       work goes on from a checkpoint
     note     {message}                                                 one sentence for the user
     failed   {message, retryable}

@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         self.nodes += 1
         if self.nodes > MAX_YAML_NODES:
             raise yaml.constructor.ConstructorError(None, None, "too many nodes (aliases within aliases?)", None)
-        return super().construct_object(node, deep=deep)  # type: ignore[no-untyped-call]
+        return super().construct_object(node, deep=deep)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()

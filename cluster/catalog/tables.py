@@ -166,9 +166,7 @@ def _yaml_cells(path: Path, row: yaml.Node) -> Cells:
     return cells
 
 
-def _convert(
-    file: str, line: int, cells: Cells, columns: Mapping[str, float | None], problems: list[Problem]
-) -> Row:
+def _convert(file: str, line: int, cells: Cells, columns: Mapping[str, float | None], problems: list[Problem]) -> Row:
     values: dict[str, Any] = {}
     row = Row(file, line, values)
     for column, cell in cells.items():
@@ -180,7 +178,11 @@ def _convert(
             unit = columns[column]
             value = cell if unit is None else _number(cell, unit)
             if value is None:
-                problems.append(row.problem(column, f"expected a number of zero or more, got {cell!r}", "leave unknown values empty"))
+                problems.append(
+                    row.problem(
+                        column, f"expected a number of zero or more, got {cell!r}", "leave unknown values empty"
+                    )
+                )
             else:
                 values[column] = value
     return row

@@ -33,6 +33,11 @@ class Capacity:
         """Whether the whole gang could start now."""
         return all(self.free(name) >= count for name, count in configuration.groups)
 
+    def holds(self, placement: Placement) -> bool:
+        """Whether every device of a placement is free on the node it names."""
+        wanted = Counter((node_id, device_type) for device_type, node_id in placement.devices)
+        return all(self._free.get(key, 0) >= count for key, count in wanted.items())
+
     def place(self, configuration: Configuration) -> Placement | None:
         """Nodes for the whole gang, or None: the tightest node that holds a group whole, else the emptiest nodes
         first. Takes nothing."""

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -32,8 +33,10 @@ CREATE TABLE IF NOT EXISTS events (
     kind TEXT NOT NULL, cause TEXT NOT NULL, data TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS events_by_workload ON events (workload_id, sequence);
-CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events never change'); END;
-CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never lost'); END;
+CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events never change'); END;
+CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never lost'); END;
 CREATE TABLE IF NOT EXISTS calibration (
     key TEXT PRIMARY KEY, mean REAL NOT NULL, spread REAL NOT NULL, count INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -95,11 +98,14 @@ class Store:
         """Replace a workload's record and append what happened, in one transaction. The move from the stored state
         must be in the table of transitions."""
         with self._transaction() as db:
-            row = db.execute("SELECT state FROM workloads WHERE id = ?", (record.id,)).fetchone()
+            query = "SELECT state, json_extract(record, '$.cancel_requested') FROM workloads WHERE id = ?"
+            row = db.execute(query, (record.id,)).fetchone()
             if row is None:
                 raise StoreError(f"no workload {record.id}")
             if row[0] != record.state:
                 check_transition(record.id, row[0], record.state)
+            if row[1] and not record.cancel_requested:  # asked for while the engine was at work: never lost
+                record = replace(record, cancel_requested=True)
             db.execute(
                 "UPDATE workloads SET state = ?, record = ? WHERE id = ?", (record.state, _dump(record), record.id)
             )
@@ -154,7 +160,12 @@ class Store:
         )
         with self._lock:
             rows = self._db.execute(query, (*values, limit)).fetchall()
-        return [Event(*row[:5], json.loads(row[5]), row[6]) for row in rows]
+        return [Event(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6]) for row in rows]
+
+    def last_cycle(self) -> int:
+        """The number of the last cycle that left an event."""
+        with self._lock:
+            return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM events").fetchone()[0])
 
     def load_calibration(self) -> Calibration:
         """Everything learnt so far."""

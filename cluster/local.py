@@ -1,0 +1,286 @@
+"""A Ray cluster on this machine: a head and nodes as child processes, started, found again and stopped as one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workloads.errors import RaywiseError
+
+from .catalog import Catalog
+from .definition import HEAD, ClusterDefinition, node_labels
+from .gcs import ControlService
+from .launch import NodePlan, client_environment, free_ports, head_command, node_command, node_environment, nvidia_gpus
+from .processes import ProcessId, end_members, members, wait_ended
+from .protocols import ClusterUnreachable
+
+STATE_FILE = "cluster.json"
+NODE_START_TIMEOUT_S = 60.0
+STOP_PATIENCE_S = 6.0
+ATTEMPTS = 2
+_POLL_S = 0.1
+_LOG_TAIL_LINES = 15
+
+
+class ClusterStartError(RaywiseError):
+    """A local cluster could not be started; what had been started is gone again. The message ends with what Ray said."""
+
+
+@dataclass(frozen=True)
+class NodeProcess:
+    """The process that runs one node in the foreground; it leads its own process group."""
+
+    name: str
+    process: ProcessId
+
+
+@dataclass
+class LocalCluster:
+    """A cluster that `start` started, in this process or another. Its state is `folder/cluster.json`."""
+
+    folder: Path
+    cluster_id: str
+    address: str
+    """`host:port` of the control service."""
+    dashboard_url: str
+    token_path: Path
+    temp_dir: Path
+    nodes: list[NodeProcess]
+
+    @classmethod
+    def start(
+        cls,
+        definition: ClusterDefinition,
+        folder: Path,
+        *,
+        catalog: Catalog | None = None,
+        gpus: tuple[str, ...] | None = None,
+        timeout_s: float = NODE_START_TIMEOUT_S,
+        on_progress: Callable[[str], None] = lambda _: None,
+    ) -> LocalCluster:
+        """Start the head and then each node, one after the other; returns when all answer. A cluster that this folder
+        still holds is stopped first. `gpus` are the machine's real GPUs (found where not given). `timeout_s` is the
+        patience for each node. Raises ClusterStartError."""
+        previous = cls.open(folder)
+        if previous is not None:
+            previous.stop()
+        definition = definition.with_real_gpus(nvidia_gpus() if gpus is None else gpus)
+        cluster = cls._prepare(folder)
+        try:
+            for plan in _plans(definition, catalog or Catalog.load()):
+                on_progress(f"starting node {plan.name}")
+                cluster._start_node(plan, timeout_s)
+        except BaseException:
+            cluster.stop()
+            raise
+        return cluster
+
+    @classmethod
+    def open(cls, folder: Path) -> LocalCluster | None:
+        """The cluster that was started with this folder, alive or not; None where there is none."""
+        try:
+            data = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            return cls(
+                folder=folder,
+                cluster_id=data["cluster_id"],
+                address=data["address"],
+                dashboard_url=data["dashboard_url"],
+                token_path=Path(data["token_path"]),
+                temp_dir=Path(data["temp_dir"]),
+                nodes=[NodeProcess(node["name"], ProcessId(**node["process"])) for node in data["nodes"]],
+            )
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RaywiseError(
+                f"{folder / STATE_FILE} is damaged ({error}); end its Ray processes and delete it"
+            ) from error
+
+    def is_alive(self) -> bool:
+        """Whether the head's process runs and its control service answers."""
+        return bool(self.nodes) and self.nodes[0].process.is_alive() and self._alive_nodes() > 0
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables that Ray's clients need to be let in."""
+        return client_environment(self.token_path)
+
+    def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
+        """End every process of the cluster and remove its temporary folder; may be repeated. SIGTERM to the nodes in
+        reverse order, SIGKILL to what is left after `patience_s`. Raises RaywiseError where a process cannot be ended."""
+        roots = [node.process for node in self.nodes]
+        everyone = members(self.cluster_id, roots)
+        for node in reversed(self.nodes):
+            node.process.signal_group(signal.SIGTERM)
+        wait_ended(everyone, patience_s)
+        left = end_members(self.cluster_id, roots)
+        _reap(roots)
+        if left:
+            raise RaywiseError(
+                f"cannot end processes {sorted(each.pid for each in left)} of the cluster in {self.folder}"
+            )
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        self.token_path.unlink(missing_ok=True)
+        (self.folder / STATE_FILE).unlink(missing_ok=True)
+
+    def node_processes(self, name: str) -> set[ProcessId]:
+        """The processes of one node, by its name in the definition (the head is `head`)."""
+        return {each for node in self.nodes if node.name == name for each in members("", [node.process])}
+
+    @classmethod
+    def _prepare(cls, folder: Path) -> LocalCluster:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not under `folder`: Ray puts Unix sockets there, whose paths must stay shorter than 107 characters.
+        temp_dir = Path(tempfile.mkdtemp(prefix="raywise-", dir="/tmp"))
+        port, dashboard_port = free_ports(2)
+        cluster = cls(
+            folder=folder.resolve(),
+            cluster_id=secrets.token_hex(8),
+            address=f"127.0.0.1:{port}",
+            dashboard_url=f"http://127.0.0.1:{dashboard_port}",
+            token_path=folder.resolve() / "ray-token",
+            temp_dir=temp_dir,
+            nodes=[],
+        )
+        _write_private(cluster.token_path, secrets.token_hex(32))
+        cluster._save()
+        return cluster
+
+    def _start_node(self, plan: NodePlan, timeout_s: float) -> None:
+        """Start one node and wait until it is in the cluster; a second try where the first fails."""
+        expected = self._alive_nodes() + 1 if self.nodes else 1
+        for attempt in range(1, ATTEMPTS + 1):
+            log = self.temp_dir / f"{plan.name}.log"
+            node = NodeProcess(plan.name, self._spawn(plan, log))
+            self.nodes.append(node)
+            self._save()
+            try:
+                self._wait_for(node, expected, timeout_s)
+            except TimeoutError as error:
+                if attempt == ATTEMPTS:
+                    raise ClusterStartError(f"node {plan.name} did not start: {error}\n{_tail(log)}") from error
+                self._drop(node)
+                if plan.is_head:
+                    self._move()
+            else:
+                return
+
+    def _spawn(self, plan: NodePlan, log: Path) -> ProcessId:
+        if plan.is_head:
+            port, dashboard_port = (int(each.rpartition(":")[2]) for each in (self.address, self.dashboard_url))
+            command = head_command(plan, port, dashboard_port, self.temp_dir / "ray")
+        else:
+            command = node_command(plan, self.address)
+        environment = node_environment(self.cluster_id, self.token_path)
+        with open(log, "ab") as output:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=self.temp_dir,
+                start_new_session=True,
+            )
+        _CHILDREN[child.pid] = child
+        return ProcessId.of(child.pid)
+
+    def _wait_for(self, node: NodeProcess, expected: int, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            _reap([node.process])
+            if not node.process.is_alive():
+                raise TimeoutError("its process ended")
+            if self._alive_nodes() >= expected and (expected > 1 or self._dashboard_answers()):
+                return
+            time.sleep(_POLL_S)
+        raise TimeoutError(f"it was not there after {timeout_s:.0f} s")
+
+    def _alive_nodes(self) -> int:
+        service = ControlService(self.address, self.token_path, deadline_s=2.0)
+        try:
+            return len(service.nodes())
+        except ClusterUnreachable:
+            return 0
+        finally:
+            service.close()
+
+    def _dashboard_answers(self) -> bool:
+        import httpx
+
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.dashboard_url}/api/version", timeout=2.0, trust_env=False).status_code < 500
+        return False
+
+    def _drop(self, node: NodeProcess) -> None:
+        """End one node that failed to start."""
+        tree = members("", [node.process])
+        for process in tree:
+            process.signal(signal.SIGKILL)
+        wait_ended(tree, 5.0)
+        _reap([node.process])
+        self.nodes.remove(node)
+
+    def _move(self) -> None:
+        """Other ports and a clean folder for a second try of the head."""
+        port, dashboard_port = free_ports(2)
+        self.address = f"127.0.0.1:{port}"
+        self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
+        shutil.rmtree(self.temp_dir / "ray", ignore_errors=True)
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "cluster_id": self.cluster_id,
+            "address": self.address,
+            "dashboard_url": self.dashboard_url,
+            "token_path": str(self.token_path),
+            "temp_dir": str(self.temp_dir),
+            "nodes": [asdict(node) for node in self.nodes],
+        }
+        partial = self.folder / f"{STATE_FILE}.part"
+        partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.folder / STATE_FILE)
+
+
+# Children of this process, so that an ended one is reaped and does not stay as a zombie.
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _reap(processes: list[ProcessId]) -> None:
+    for process in processes:
+        child = _CHILDREN.get(process.pid)
+        if child is not None and child.poll() is not None:
+            del _CHILDREN[process.pid]
+
+
+def _plans(definition: ClusterDefinition, catalog: Catalog) -> list[NodePlan]:
+    head = NodePlan(HEAD, definition.cpus, len(definition.gpu_names), {}, definition.head_labels(catalog), is_head=True)
+    nodes = [
+        NodePlan(node.name, 0, 0, {node.device: float(node.count)}, node_labels(node)) for node in definition.nodes
+    ]
+    return [head, *nodes]
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _tail(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LOG_TAIL_LINES:])

@@ -1,0 +1,163 @@
+"""Starts and stops runs as Ray Jobs: one job per run, its driver on the head node, `submission_id` = run id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import workloads
+from workloads.errors import WorkloadFailed
+from workloads.job import JOB_VARIABLE, read_progress
+
+from .gcs import ControlService
+from .jobs_api import JobExists, JobsApi, JobStatus
+from .types import ProgressRecord, RunObservation, RunRequest, RunState
+
+PACKAGE = "raywise_workloads"
+"""The name under which `workloads` is shipped: a user's own `workloads` is then never in its way."""
+ENTRYPOINT = f"python -P -m {PACKAGE}"
+RAY_FAILED = "Ray: "
+"""What the message of a run begins with that failed for a reason of Ray's own (set-up, lost supervisor)."""
+PASSED_ON = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""Variables of the service that its runs get too, where they are set."""
+SETUP_TIMEOUT_S = 300
+_BODY_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
+_STATES: Mapping[str, RunState] = {
+    "PENDING": "starting",
+    "RUNNING": "starting",
+    "STOPPED": "stopped",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+}
+
+
+class RayExecutor:
+    """An `Executor` on the cluster with its Jobs API at `dashboard_url` and its control service at `address`.
+
+    `progress_path_of` gives the progress file of a run (`Job.progress_path`), also of runs that another process started;
+    each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster.
+    """
+
+    def __init__(
+        self,
+        dashboard_url: str,
+        address: str,
+        progress_path_of: Callable[[str], Path],
+        token_path: Path | None = None,
+        workloads_dir: Path | None = None,
+    ) -> None:
+        self._jobs = JobsApi(dashboard_url, token_path)
+        self._service = ControlService(address, token_path)
+        self._progress_path_of = progress_path_of
+        self._workloads_dir = workloads_dir or Path(workloads.__file__).parent
+        self._staged: Path | None = None
+        self._offsets: dict[str, int] = {}
+        self._phase_offsets: dict[str, int] = {}
+        self._running: set[str] = set()
+        self._swept: set[str] = set()
+
+    def start(self, request: RunRequest) -> None:
+        """Submit the run; one that the cluster knows already is left as it is. Raises ClusterUnreachable, and
+        WorkloadFailed where Ray refuses the job (code that is too large, a bad environment)."""
+        metadata = {"name": request.name, "workload_id": request.job.workload_id}
+        try:
+            self._jobs.submit(request.job.run_id, ENTRYPOINT, self._runtime_env(request), metadata)
+        except JobExists:
+            return
+        except (ValueError, TypeError) as error:
+            raise WorkloadFailed(f"{RAY_FAILED}the job was refused: {error}") from error
+
+    def observe(self, run_ids: Collection[str]) -> dict[str, RunObservation]:
+        """How these runs stand. Raises ClusterUnreachable."""
+        jobs = self._jobs.statuses(run_ids)
+        observed = {run_id: self._observation(run_id, jobs.get(run_id)) for run_id in run_ids}
+        for run_id, run in observed.items():
+            if run.ended and run_id in jobs and run_id not in self._swept:
+                self._sweep(run_id)
+        return observed
+
+    def stop(self, run_id: str) -> None:
+        """Ask Ray to end the run: SIGTERM to its driver and children, SIGKILL after 3 s; its actors end with it. What a
+        body left behind (a detached actor, a placement group) is removed once `observe` sees that the run is over.
+        Raises ClusterUnreachable."""
+        self._swept.discard(run_id)
+        self._jobs.stop(run_id)
+
+    def progress(self, run_id: str) -> Sequence[ProgressRecord]:
+        """Records that came since the last call."""
+        records, self._offsets[run_id] = read_progress(self._progress_path_of(run_id), self._offsets.get(run_id, 0))
+        return records
+
+    def logs(self, run_id: str) -> str:
+        """All the run printed so far. Raises ClusterUnreachable."""
+        return self._jobs.logs(run_id)
+
+    def close(self) -> None:
+        """Close connections and remove the staged copy of the package."""
+        self._service.close()
+        self._jobs.close()
+        if self._staged is not None:
+            shutil.rmtree(self._staged.parent, ignore_errors=True)
+            self._staged = None
+
+    def _runtime_env(self, request: RunRequest) -> dict[str, Any]:
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment: dict[str, Any] = {
+            "py_modules": [str(self._stage())],
+            "env_vars": {**passed_on, **request.env, JOB_VARIABLE: request.job.to_json()},
+            "config": {"setup_timeout_seconds": SETUP_TIMEOUT_S},
+        }
+        if request.code_path is not None:
+            environment["working_dir"] = request.code_path
+        return environment
+
+    def _stage(self) -> Path:
+        """A copy of the package under the name it is imported by on the cluster; made once."""
+        if self._staged is None or not self._staged.is_dir():
+            staged = Path(tempfile.mkdtemp(prefix="raywise-stage-")) / PACKAGE
+            shutil.copytree(self._workloads_dir, staged, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            self._staged = staged
+        return self._staged
+
+    def _observation(self, run_id: str, job: JobStatus | None) -> RunObservation:
+        if job is None:
+            return RunObservation(run_id, "lost", "the cluster does not know this run")
+        state = _STATES[job.status]
+        if job.status == "RUNNING" and self._has_begun(run_id):
+            state = "running"
+        return RunObservation(run_id, state, _message(job), job.started_s, job.ended_s)
+
+    def _has_begun(self, run_id: str) -> bool:
+        """Whether the body says that its first step or row began. Reads on where the last look ended."""
+        if run_id not in self._running:
+            offset = self._phase_offsets.get(run_id, 0)
+            records, self._phase_offsets[run_id] = read_progress(self._progress_path_of(run_id), offset)
+            if any(record["kind"] == "phase" and record.get("phase") == "running" for record in records):
+                self._running.add(run_id)
+        return run_id in self._running
+
+    def _sweep(self, run_id: str) -> None:
+        """Remove actors and placement groups that an ended run left: those of its drivers, and those named after it.
+        Repeated until nothing is found."""
+        drivers = self._service.job_ids(run_id)
+        groups = [each for each in self._service.placement_groups() if each.job_id in drivers or each.name == run_id]
+        actors = [each for each in self._service.actors() if each.job_id in drivers or each.name == run_id]
+        for group in groups:
+            self._service.remove_placement_group(group)
+        for actor in actors:
+            self._service.kill_actor(actor)
+        if not groups and not actors:
+            self._swept.add(run_id)
+
+
+def _message(job: JobStatus) -> str:
+    """Why a run ended: the body's last words, or what Ray failed at."""
+    if job.status != "FAILED":
+        return ""
+    if job.error_type in ("", _BODY_FAILED):
+        return job.message
+    return f"{RAY_FAILED}{job.message} ({job.error_type})"

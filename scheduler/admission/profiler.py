@@ -1,0 +1,170 @@
+"""The real `Profiler`: reads the input and the model's config and says what the work is, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workloads.errors import Problem, SpecError
+from workloads.models import is_hub_id, resolve_model
+from workloads.spec import BatchInfer, Command, Preprocess, Serve, Train, WorkloadSpec
+
+from ..engine.profiler import Upstream
+from ..estimate.model_profile import profile_model
+from ..estimate.work import ModelProfile, Work
+from .shapes import Promised, Shape, inspect, shape_of, tokenised_splits
+
+BYTES_PER_TOKEN = 4.0
+"""Of a tokenised row in Parquet: an int32 a token, before compression."""
+
+
+class FileProfiler:
+    """Looks at files as they are now; `promised` holds what earlier steps are going to write."""
+
+    def __init__(self, promised: Promised | None = None) -> None:
+        self._promised = promised or Promised()
+
+    def work(self, spec: WorkloadSpec, upstream: Mapping[str, Upstream]) -> Work:  # noqa: ARG002
+        """The work in numbers. Raises SpecError with the field that is wrong."""
+        match spec:
+            case Preprocess():
+                return self._preprocess(spec)
+            case Train():
+                return self._train(spec)
+            case BatchInfer():
+                return self._infer(spec)
+            case Command():
+                return Work("command", family=spec.name, declared_s=spec.expected_runtime)
+            case Serve():
+                raise SpecError(Problem("serving is not there yet", "kind", "use batch-infer for a table of rows"))
+
+    def _preprocess(self, spec: Preprocess) -> Work:
+        splits = spec.input if isinstance(spec.input, dict) else {"train": spec.input}
+        shapes = {}
+        for name, path in splits.items():
+            where = f"input.{name}" if isinstance(spec.input, dict) else "input"
+            text = None if spec.entrypoint else spec.text_column
+            info = inspect(path, where, text, None if spec.entrypoint else spec.label_column)
+            if spec.entrypoint or spec.model is None:
+                shapes[name] = Shape(info.rows, size_bytes=info.size_bytes)
+            else:
+                _require_model(spec.model)
+                shapes[name] = shape_of(info, spec.model, spec.max_length, frozenset(spec.drop_labels))
+            if shapes[name].rows == 0:
+                raise SpecError(Problem(f"{path} has no rows", where, "every row is dropped, or the file is empty"))
+        if spec.entrypoint is None and spec.label_column is not None:
+            _check_labels(splits, shapes)
+        if spec.output is not None:
+            self._promised.splits[spec.output] = shapes
+        rows = sum(shape.rows for shape in shapes.values())
+        rates = [shape.rows_per_core_s for shape in shapes.values() if shape.rows_per_core_s]
+        return Work(
+            "preprocess",
+            family=spec.name if spec.entrypoint else "tokenise",
+            samples=rows,
+            rows_per_core_s=min(rates) if rates else None,
+            declared_s=spec.expected_runtime,
+            output_bytes=sum(s.size_bytes + s.rows * (s.mean_tokens or 0) * BYTES_PER_TOKEN for s in shapes.values()),
+        )
+
+    def _train(self, spec: Train) -> Work:
+        if spec.output is not None and spec.model is not None:
+            self._promised.models[spec.output] = spec.model
+        if spec.entrypoint is not None:
+            return Work("train", family=spec.name, precision=spec.precision, declared_s=spec.expected_runtime)
+        assert spec.input is not None
+        assert spec.model is not None
+        profile = _profile(self._promised.model(spec.model))
+        splits = tokenised_splits(spec.input, self._promised)
+        if "train" not in splits or "validation" not in splits:
+            raise SpecError(
+                Problem(f"needs the splits train and validation, {spec.input} has {', '.join(splits)}", "input")
+            )
+        parameters = spec.text_classification
+        train, validation = splits["train"], splits["validation"]
+        tokens = min(train.mean_tokens or parameters.max_length, float(parameters.max_length))
+        return Work(
+            "train",
+            family=profile.family,
+            precision=spec.precision,
+            samples=float(train.rows * parameters.epochs),
+            evaluation_samples=float(validation.rows * parameters.epochs),
+            tokens_per_sample=tokens,
+            batch_size=min(parameters.batch_size, max(train.rows, 1)),
+            profile=profile,
+            declared_s=spec.expected_runtime,
+            output_bytes=profile.parameters * 4.0,
+        )
+
+    def _infer(self, spec: BatchInfer) -> Work:
+        if spec.entrypoint is not None:
+            info = inspect(spec.input, "input", None, None)
+            return Work("batch-infer", spec.name, spec.precision, info.rows, declared_s=spec.expected_runtime)
+        assert spec.model is not None
+        base = self._promised.model(spec.model)
+        profile = _profile(base)
+        shape = self._promised.table(spec.input)
+        if shape is None:
+            info = inspect(spec.input, "input", spec.text_column, spec.label_column)
+            shape = shape_of(info, base, spec.max_length, frozenset(spec.drop_labels))
+        if shape.rows == 0:
+            raise SpecError(Problem(f"{spec.input} has no rows", "input"))
+        return Work(
+            "batch-infer",
+            family=profile.family,
+            precision=spec.precision,
+            samples=float(shape.rows),
+            tokens_per_sample=shape.mean_tokens,
+            batch_size=spec.batch_size,
+            profile=profile,
+            declared_s=spec.expected_runtime,
+            output_bytes=float(shape.size_bytes),
+        )
+
+
+def _profile(model: str) -> ModelProfile:
+    _require_model(model)
+    try:
+        return profile_model(model)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SpecError(Problem(f"model {model} cannot be built: {reason}", "model")) from None
+
+
+def _require_model(model: str) -> None:
+    try:
+        resolve_model(model)
+    except FileNotFoundError as error:
+        hint = "a local folder, package:NAME or a hub id such as org/name"
+        raise SpecError(Problem(str(error), "model", hint)) from None
+    if is_hub_id(model):
+        _require_hub_model(model)
+
+
+def _require_hub_model(model: str) -> None:
+    """A hub id is tried now (its config is a few kilobytes), not when devices are already held."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "a local folder? there is none of that name. A hub id? the hub does not answer or has no such model"
+        raise SpecError(Problem(f"model {model} cannot be found: {reason}", "model", hint)) from None
+
+
+def _check_labels(splits: Mapping[str, str], shapes: Mapping[str, Shape]) -> None:
+    if "train" not in shapes:
+        return
+    known = shapes["train"].labels
+    if len(known) < 2:
+        found = ", ".join(sorted(known)) or "none"
+        raise SpecError(Problem(f"{splits['train']} has fewer than two labels: {found}", "label_column"))
+    problems = []
+    for name, shape in shapes.items():
+        unseen = sorted(shape.labels - known)
+        if unseen:
+            shown = ", ".join(unseen[:5]) + (" ..." if len(unseen) > 5 else "")
+            hint = f"add rows to train, or leave them out with drop_labels: [{shown}]"
+            problems.append(Problem(f"{splits[name]} has labels unseen in training: {shown}", f"input.{name}", hint))
+    if problems:
+        raise SpecError(problems)

@@ -1,0 +1,246 @@
+"""The engine. `run_cycle()` is the whole line of the design, once: observe, estimate, plan, validate, reconcile,
+execute. The service calls it about once a second; the simulator calls the same function on a virtual clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from cluster.protocols import ClusterUnreachable, Executor, Observer
+from cluster.types import RunObservation, Snapshot
+
+from ..estimate.calibration import Calibration
+from ..estimate.candidates import estimate_table, link_of
+from ..policy import Policy
+from ..states import ENDED, HOLDS_DEVICES
+from ..store import Event, Record, Store
+from ..types import Plan, Situation, WorkloadView
+from . import moves
+from .launch import run_request
+from .learn import learn
+from .profiler import Profiler, Upstream
+from .progress import Progress, fold
+from .reconcile import Action, Drop, Refusal, Start, Stop, reconcile, validate
+
+log = logging.getLogger(__name__)
+
+_LIVE = ("pending", "queued", *sorted(HOLDS_DEVICES))
+
+
+@dataclass(frozen=True)
+class CycleReport:
+    """What one cycle saw and did; `situation` replays it."""
+
+    cycle: int
+    situation: Situation
+    plan: Plan
+    actions: Sequence[Action]
+    refusals: Sequence[Refusal]
+
+
+class Engine:
+    """Owns the decisions about all workloads of one store on one cluster."""
+
+    def __init__(
+        self,
+        store: Store,
+        observer: Observer,
+        executor: Executor,
+        policy: Policy,
+        profiler: Profiler,
+        clock: Callable[[], float],
+        seed: int = 0,
+    ) -> None:
+        self._store, self._observer, self._executor = store, observer, executor
+        self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
+        self._calibration: Calibration = store.load_calibration()
+        self._progress: dict[str, Progress] = {}
+        self._congestion_usd_h: dict[str, float] = {}
+        self.cycle = store.last_cycle()
+        self.last_report: CycleReport | None = None
+
+    def run_cycle(self) -> CycleReport | None:
+        """One cycle. Returns None, having decided nothing, while the cluster cannot be reached."""
+        self.cycle += 1
+        try:
+            # 1. Observe: the cluster, the runs on it, and what has become ready.
+            snapshot = self._observer.snapshot()
+            self._observe_runs(snapshot)
+            self._promote()
+            # 2. Estimate every configuration of every workload that waits or runs.
+            situation = self._estimate(snapshot)
+            # 3. Plan.
+            plan = self._policy.plan(situation)
+            self._explain(plan)
+            # 4. Validate against a fresh snapshot.
+            records = self._store.select(states=_LIVE)
+            valid, refusals = validate(plan.placements, records, self._observer.snapshot())
+            # 5. Reconcile.
+            actions = reconcile(plan, valid, records)
+            # 6. Execute.
+            for action in actions:
+                self._execute(action, snapshot)
+        except ClusterUnreachable as error:
+            log.warning("cycle %d: the cluster cannot be reached: %s", self.cycle, error)
+            return None
+        self._congestion_usd_h = dict(plan.congestion_usd_h)
+        self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals)
+        return self.last_report
+
+    @property
+    def calibration(self) -> Calibration:
+        """Everything learnt so far."""
+        return self._calibration
+
+    def progress_of(self, record: Record) -> Progress:
+        """How far the present or last attempt of a workload is."""
+        return self._progress.get(record.run_id, Progress())
+
+    # 1. Observe
+
+    def _observe_runs(self, snapshot: Snapshot) -> None:
+        holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
+        observed = self._executor.observe([record.run_id for record in holding])
+        for record in holding:
+            records = self._executor.progress(record.run_id)
+            progress = fold(self.progress_of(record), records)
+            self._progress[record.run_id] = progress
+            self._move(record, observed[record.run_id], progress, snapshot)
+
+    def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
+        """Bring a workload's state in line with what was seen of its run."""
+        if not run.ended:
+            if record.state == "starting" and progress.phase != "starting":
+                event = self._event("running", "its body reported the first step or row", record.id)
+                self._store.put(replace(record, state="running"), event)
+            return
+        now_s = run.ended_s or self._clock()
+        after, event = moves.ended(record, run, progress, now_s)
+        self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
+        if after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
+            self._learn(record, progress, now_s, snapshot)
+
+    def _learn(self, record: Record, progress: Progress, ended_s: float, snapshot: Snapshot) -> None:
+        if record.work is None or record.placement is None or record.started_s is None:
+            return
+        refused = learn(
+            self._calibration,
+            record.work,
+            record.placement.configuration,
+            progress,
+            ended_s - record.started_s,
+            snapshot.device_types,
+            link_of(snapshot),
+        )
+        for sentence in refused:
+            self._store.append(self._event("measurement-refused", sentence, record.id))
+        self._store.save_calibration(self._calibration)
+
+    def _promote(self) -> None:
+        """Workloads whose needs are met join the queue; those whose needs failed end."""
+        for record in self._store.select(states=["pending"]):
+            needs = [need for name in record.needs if (need := self._store.get(name)) is not None]
+            broken = [need for need in needs if need.state in ENDED and need.state != "succeeded"]
+            if broken:
+                message = f"{broken[0].name} {broken[0].state}, and this needs it"
+                after = replace(record, state="failed", message=message, ended_s=self._clock())
+                self._store.put(after, self._event("failed", message, record.id))
+            elif all(need.state == "succeeded" for need in needs):
+                self._queue(record, needs)
+
+    def _queue(self, record: Record, needs: Sequence[Record]) -> None:
+        upstream = {need.name: Upstream(need.name, need.kind, need.output, need.result) for need in needs}
+        after, event = moves.queued(record, self._profiler, upstream, self._clock())
+        self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
+
+    # 2. Estimate
+
+    def _estimate(self, snapshot: Snapshot) -> Situation:
+        views = []
+        for record in self._store.select(states=("queued", *HOLDS_DEVICES)):
+            assert record.work is not None
+            resources = record.workload_spec().resources
+            estimates = estimate_table(record.work, resources, snapshot, self._calibration)
+            views.append(self._view(replace(record, estimates=estimates)))
+        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), dict(self._congestion_usd_h))
+
+    def _view(self, record: Record) -> WorkloadView:
+        spec = record.workload_spec()
+        budget_usd = None if record.budget_usd is None else record.budget_usd - record.spent_usd
+        return WorkloadView(
+            id=record.id,
+            name=record.name,
+            queue=spec.queue,
+            priority=spec.priority,
+            objective=spec.objective,
+            queued_s=record.queued_s or record.submitted_s,
+            deadline_s=record.deadline_s,
+            budget_usd=budget_usd,
+            remaining=1.0 - self.progress_of(record).fraction,
+            estimates=record.estimates,
+            placement=record.placement,
+            not_before_s=record.not_before_s,
+        )
+
+    # 3. Plan
+
+    def _explain(self, plan: Plan) -> None:
+        """Keep each decision with its workload; an unchanged one is not written again."""
+        for record in self._store.select(states=("queued",)):
+            explanation = plan.explanations.get(record.id)
+            if explanation is None or moves.same_choice(record.explanation, explanation):
+                continue
+            estimates = tuple(option.estimate for option in explanation.options)
+            event = self._event(
+                "planned",
+                explanation.summary,
+                record.id,
+                chosen=str(explanation.chosen) if explanation.chosen else None,
+            )
+            self._store.put(replace(record, explanation=explanation, estimates=estimates), event)
+
+    # 6. Execute
+
+    def _execute(self, action: Action, snapshot: Snapshot) -> None:
+        record = self._store.get(action.workload_id)
+        if record is None:
+            return
+        match action:
+            case Start():
+                self._start(record, action, snapshot)
+            case Stop(cause=cause):
+                self._store.put(replace(record, state="stopping"), self._event("stopping", cause, record.id))
+                self._executor.stop(record.run_id)
+            case Drop(cause=cause):
+                after = replace(record, state="cancelled", message=cause, ended_s=self._clock())
+                self._store.put(after, self._event("cancelled", cause, record.id))
+
+    def _start(self, record: Record, action: Start, snapshot: Snapshot) -> None:
+        """The record is written before the cluster is asked, so that a crash in between leaves a run that can be
+        found (`lost`, and tried again), never one that nobody knows of."""
+        started = moves.started(record, action.placement, snapshot, self._clock())
+        event = self._event(
+            "starting",
+            started.explanation.summary if started.explanation else "the plan placed it",
+            record.id,
+            configuration=str(action.placement.configuration),
+            attempt=started.attempt,
+            nodes=[node for _, node in action.placement.devices],
+            predicted_s=started.predicted.seconds if started.predicted else None,
+        )
+        self._progress.pop(started.run_id, None)
+        self._store.put(started, event)
+        try:
+            self._executor.start(run_request(started, snapshot))
+        except ClusterUnreachable:
+            raise
+        except Exception as error:  # whatever keeps this one from starting must not stop the others
+            log.exception("cycle %d: %s could not be started", self.cycle, record.id)
+            failed = RunObservation(started.run_id, "failed", f"could not be started: {error}")
+            after, event = moves.ended(started, failed, Progress(), self._clock())
+            self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
+
+    def _event(self, kind: str, cause: str, workload_id: str | None = None, **data: object) -> Event:
+        return Event(kind, cause, workload_id, self.cycle, self._clock(), data)

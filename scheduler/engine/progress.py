@@ -1,0 +1,150 @@
+"""What a run's progress records add up to. Pure: a fold over the records that `workloads.job` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Measured work of `count` devices of one type working together."""
+
+    device_type: str
+    count: int
+    seconds: float = 0.0
+    samples: float = 0.0
+    tokens: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, and what it measured. `done` and `failed` hold the body's last word, where there is one."""
+
+    phase: str = "starting"
+    running_since_s: float | None = None
+    step: int = 0
+    total_steps: int | None = None
+    rows: int = 0
+    total_rows: int | None = None
+    per_second: float | None = None
+    loss: float | None = None
+    epoch: int | None = None
+    rows_by_device: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    timings: tuple[Timing, ...] = ()
+    row_errors: int = 0
+    resumed: int = 0
+    note: str = ""
+    done: Mapping[str, Any] | None = None
+    failed: Mapping[str, Any] | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work done, 0 to 1."""
+        if self.total_steps:
+            return min(1.0, self.step / self.total_steps)
+        if self.total_rows:
+            return min(1.0, self.rows / self.total_rows)
+        return 1.0 if self.done is not None else 0.0
+
+
+def fold(progress: Progress, records: Iterable[Mapping[str, Any]]) -> Progress:
+    """`progress` after these records. Unknown kinds and malformed records are passed over."""
+    for record in records:
+        step = _STEPS.get(str(record.get("kind")))
+        if step is not None:
+            try:
+                progress = step(progress, record)
+            except (KeyError, TypeError, ValueError):
+                continue
+    return progress
+
+
+def _phase(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    since = progress.running_since_s
+    if record["phase"] == "running" and since is None:
+        since = float(record["t"])
+    return replace(progress, phase=str(record["phase"]), running_since_s=since)
+
+
+def _step(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    return replace(
+        progress,
+        step=int(record["step"]),
+        total_steps=int(record["total_steps"]),
+        loss=_number(record.get("loss")),
+        epoch=record.get("epoch"),
+        per_second=_number(record.get("samples_s")),
+    )
+
+
+def _rows(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    total = record.get("total_rows")
+    return replace(
+        progress,
+        rows=int(record["rows"]),
+        total_rows=progress.total_rows if total is None else int(total),
+        per_second=_number(record.get("rows_s")),
+        rows_by_device=dict(record.get("by_device") or progress.rows_by_device),
+    )
+
+
+def _timing(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    key = (str(record["device_type"]), int(record["count"]))
+    sums = {(timing.device_type, timing.count): timing for timing in progress.timings}
+    old = sums.get(key, Timing(*key))
+    seconds, samples = float(record["seconds"]), float(record["samples"])
+    if not (0 < seconds < 1e7 and samples > 0):
+        return progress
+    sums[key] = replace(
+        old,
+        seconds=old.seconds + seconds,
+        samples=old.samples + samples,
+        tokens=old.tokens + float(record.get("tokens") or 0.0),
+    )
+    return replace(progress, timings=tuple(sums.values()))
+
+
+def _metrics(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    values = {str(name): float(value) for name, value in record["values"].items() if _number(value) is not None}
+    return replace(progress, metrics={**progress.metrics, **values})
+
+
+def _row_error(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    return replace(progress, row_errors=progress.row_errors + 1, note=f"row {record['row']}: {record['error']}")
+
+
+def _resumed(progress: Progress, _: Mapping[str, Any]) -> Progress:
+    return replace(progress, resumed=progress.resumed + 1)
+
+
+def _note(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    return replace(progress, note=str(record["message"]))
+
+
+def _done(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    return replace(progress, done=dict(record), metrics={**progress.metrics, **(record.get("metrics") or {})})
+
+
+def _failed(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    return replace(progress, failed=dict(record))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+_STEPS = {
+    "phase": _phase,
+    "step": _step,
+    "rows": _rows,
+    "timing": _timing,
+    "metrics": _metrics,
+    "row_error": _row_error,
+    "resumed": _resumed,
+    "note": _note,
+    "done": _done,
+    "failed": _failed,
+}

@@ -1,0 +1,85 @@
+"""Desired against observed: the list of actions that bring them together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.types import Snapshot
+
+from ..policy.capacity import Capacity
+from ..store import Record
+from ..types import Placement, Plan
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin an attempt of a queued workload on these devices."""
+
+    workload_id: str
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the run of a workload."""
+
+    workload_id: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A workload that does not run is cancelled: nothing to stop."""
+
+    workload_id: str
+    cause: str
+
+
+Action = Start | Stop | Drop
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A placement of the plan that does not hold against the fresh snapshot; it is planned anew next cycle."""
+
+    workload_id: str
+    message: str
+
+
+def validate(
+    placements: Mapping[str, Placement], records: Sequence[Record], fresh: Snapshot
+) -> tuple[dict[str, Placement], list[Refusal]]:
+    """Keep what still holds against a fresh snapshot: every device of a new placement is there and free, no device is
+    given twice. What runs already is kept as it is."""
+    held = {record.id: record.placement for record in records if record.placement is not None}
+    capacity = Capacity(fresh, [placement for placement in held.values() if placement is not None])
+    valid: dict[str, Placement] = {}
+    refused: list[Refusal] = []
+    for workload_id, placement in placements.items():
+        if workload_id in held:
+            valid[workload_id] = placement
+        elif capacity.holds(placement):
+            capacity.take(placement)
+            valid[workload_id] = placement
+        else:
+            refused.append(Refusal(workload_id, f"{placement.configuration} is no longer free"))
+    return valid, refused
+
+
+def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record]) -> list[Action]:
+    """What to do now, stops before starts so that devices are free in time."""
+    stops: list[Action] = []
+    starts: list[Action] = []
+    for record in records:
+        runs = record.state in ("starting", "running")
+        if record.cancel_requested:
+            if runs:
+                stops.append(Stop(record.id, "cancelled by the user"))
+            elif record.state in ("pending", "queued"):
+                stops.append(Drop(record.id, "cancelled by the user"))
+        elif runs and record.id not in plan.placements:
+            stops.append(Stop(record.id, "the plan wants its devices"))
+        elif record.state == "queued" and record.id in valid:
+            starts.append(Start(record.id, valid[record.id]))
+    return stops + starts

@@ -1,0 +1,74 @@
+"""Runs one attempt of a workload: `python -P -m raywise_workloads`, with the Job in the environment.
+
+Exit codes: 0 done, 1 an error nobody foresaw, 3 failed and would fail again, 4 failed but worth another attempt,
+143 stopped by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from .errors import SpecError, WorkloadFailed
+from .job import Job, ProgressWriter
+
+EXIT_UNFORESEEN, EXIT_FAILED, EXIT_RETRYABLE, EXIT_STOPPED = 1, 3, 4, 143
+
+
+def main() -> int:
+    """The whole attempt; returns the exit code."""
+    job = Job.from_environment()
+    Path(job.progress_path).parent.mkdir(parents=True, exist_ok=True)
+    Path(job.run_dir).mkdir(parents=True, exist_ok=True)
+    progress = ProgressWriter(Path(job.progress_path))
+    progress.write("phase", phase="starting")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return _attempt(job, progress)
+    except WorkloadFailed as error:
+        return _failed(progress, str(error), error.retryable, EXIT_RETRYABLE if error.retryable else EXIT_FAILED)
+    except SpecError as error:
+        return _failed(progress, str(error), False, EXIT_FAILED)
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(progress, f"{type(error).__name__}: {error}", True, EXIT_UNFORESEEN)
+
+
+def _attempt(job: Job, progress: ProgressWriter) -> int:
+    import ray
+
+    # Set before ray.init, because the workers inherit them: train restarts fast, and user code keeps its folder.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    ray.init(namespace="raywise", logging_level=logging.WARNING, log_to_driver=True)
+    signal.signal(signal.SIGTERM, _stop)  # ray.init puts its own handler there
+    from .bodies import run_body
+
+    try:
+        done = run_body(job, progress)
+    finally:
+        ray.shutdown()
+    progress.write("done", **done)
+    return 0
+
+
+def _failed(progress: ProgressWriter, message: str, retryable: bool, code: int) -> int:
+    print(f"failed: {message}", file=sys.stderr, flush=True)
+    progress.write("failed", message=message, retryable=retryable)
+    return code
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Leave through every `finally`, so that devices are given back and commands ended."""
+    del signum, frame
+    sys.exit(EXIT_STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""The code that runs on the cluster: one module a kind, each `run(job, progress) -> done record`.
+
+Started by `python -P -m raywise_workloads` (see `__main__`), on the head node, as the driver of a Ray Job.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import WorkloadFailed
+from ..job import Job, ProgressWriter
+
+
+def run_body(job: Job, progress: ProgressWriter) -> dict[str, Any]:
+    """Carry out one attempt and return the fields of its `done` record. Raises WorkloadFailed."""
+    kind = job.spec["kind"]
+    if kind == "preprocess":
+        from .preprocess import run
+    elif kind == "train":
+        from .train import run
+    elif kind == "batch-infer":
+        from .infer import run
+    elif kind == "command":
+        from .command import run
+    else:
+        raise WorkloadFailed(f"workloads of kind {kind} cannot run yet")
+    return run(job, progress)
