@@ -137,9 +137,9 @@ def _check_names(definition: ClusterDefinition, catalog: Catalog, file: str) -> 
         field = f"nodes.{index}"
         if names.count(node.name) > 1:
             problems.append(Problem(f"the name {node.name!r} is used twice", f"{field}.name", "rename one", file))
-        problems += _lookup(lambda node=node: catalog.device(node.device), f"{field}.device", file)  # type: ignore[misc]
+        problems += _lookup(lambda node=node: catalog.device(node.device), f"{field}.device", file)
         if node.instance is not None:
-            problems += _lookup(lambda node=node: catalog.instance(node.instance), f"{field}.instance", file)  # type: ignore[misc]
+            problems += _lookup(lambda node=node: catalog.instance(node.instance), f"{field}.instance", file)
         problems += _check_pair(node, catalog, field, file)
     return problems
 

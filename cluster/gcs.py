@@ -6,6 +6,7 @@ stays away for a minute (`gcs_rpc_server_reconnect_timeout_s`), and a scheduler 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,8 @@ class NamedThing:
 
 
 class ControlService:
-    """Ray's control service at `address` (`host:port`). `token_path` holds the cluster's token, if it has one. Opens its
-    connection at the first call; a lost one comes back by itself."""
+    """Ray's control service at `address` (`host:port`). `token_path` holds the cluster's token, if it has one. Its
+    connection is opened at the first call; a lost one comes back by itself."""
 
     def __init__(self, address: str, token_path: Path | None = None, deadline_s: float = DEADLINE_S) -> None:
         self.address = address
@@ -110,9 +111,10 @@ class ControlService:
             self._channel = None
 
     def _connection(self) -> Any:
-        import grpc
+        import grpc  # type: ignore[import-untyped]
 
         if self._channel is None:
+            os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
             options = [
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),

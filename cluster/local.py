@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,22 @@ from workloads.errors import RaywiseError
 from .catalog import Catalog
 from .definition import HEAD, ClusterDefinition, node_labels
 from .gcs import ControlService
-from .launch import NodePlan, client_environment, free_ports, head_command, node_command, node_environment, nvidia_gpus
+from .launch import (
+    TEMP_FOLDER,
+    NodePlan,
+    client_environment,
+    free_ports,
+    head_command,
+    node_command,
+    node_environment,
+    nvidia_gpus,
+)
 from .processes import ProcessId, end_members, members, wait_ended
 from .protocols import ClusterUnreachable
 
 STATE_FILE = "cluster.json"
+LAUNCH_LABEL = "raywise.io/launch"
+"""Tells one start of a node from the next."""
 NODE_START_TIMEOUT_S = 60.0
 STOP_PATIENCE_S = 6.0
 ATTEMPTS = 2
@@ -34,7 +45,7 @@ _LOG_TAIL_LINES = 15
 
 
 class ClusterStartError(RaywiseError):
-    """A local cluster could not be started; what had been started is gone again. The message ends with what Ray said."""
+    """A local cluster could not be started; what had been started is gone again. The message ends with Ray's words."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class LocalCluster:
 
     def is_alive(self) -> bool:
         """Whether the head's process runs and its control service answers."""
-        return bool(self.nodes) and self.nodes[0].process.is_alive() and self._alive_nodes() > 0
+        return bool(self.nodes) and self.nodes[0].process.is_alive() and bool(self._launched())
 
     def environment(self) -> dict[str, str]:
         """Environment variables that Ray's clients need to be let in."""
@@ -117,11 +128,11 @@ class LocalCluster:
 
     def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
         """End every process of the cluster and remove its temporary folder; may be repeated. SIGTERM to the nodes in
-        reverse order, SIGKILL to what is left after `patience_s`. Raises RaywiseError where a process cannot be ended."""
+        reverse order (each ends its own processes then), SIGKILL to what is left after `patience_s`. Raises RaywiseError where a process stays."""
         roots = [node.process for node in self.nodes]
         everyone = members(self.cluster_id, roots)
         for node in reversed(self.nodes):
-            node.process.signal_group(signal.SIGTERM)
+            node.process.signal(signal.SIGTERM)
         wait_ended(everyone, patience_s)
         left = end_members(self.cluster_id, roots)
         _reap(roots)
@@ -143,6 +154,7 @@ class LocalCluster:
         # Not under `folder`: Ray puts Unix sockets there, whose paths must stay shorter than 107 characters.
         temp_dir = Path(tempfile.mkdtemp(prefix="raywise-", dir="/tmp"))
         port, dashboard_port = free_ports(2)
+        (temp_dir / TEMP_FOLDER).mkdir()
         cluster = cls(
             folder=folder.resolve(),
             cluster_id=secrets.token_hex(8),
@@ -158,14 +170,15 @@ class LocalCluster:
 
     def _start_node(self, plan: NodePlan, timeout_s: float) -> None:
         """Start one node and wait until it is in the cluster; a second try where the first fails."""
-        expected = self._alive_nodes() + 1 if self.nodes else 1
         for attempt in range(1, ATTEMPTS + 1):
             log = self.temp_dir / f"{plan.name}.log"
-            node = NodeProcess(plan.name, self._spawn(plan, log))
+            launch = secrets.token_hex(4)
+            labelled = replace(plan, labels={**plan.labels, LAUNCH_LABEL: launch})
+            node = NodeProcess(plan.name, self._spawn(labelled, log))
             self.nodes.append(node)
             self._save()
             try:
-                self._wait_for(node, expected, timeout_s)
+                self._wait_for(node, launch, timeout_s)
             except TimeoutError as error:
                 if attempt == ATTEMPTS:
                     raise ClusterStartError(f"node {plan.name} did not start: {error}\n{_tail(log)}") from error
@@ -181,7 +194,7 @@ class LocalCluster:
             command = head_command(plan, port, dashboard_port, self.temp_dir / "ray")
         else:
             command = node_command(plan, self.address)
-        environment = node_environment(self.cluster_id, self.token_path)
+        environment = node_environment(self.cluster_id, self.token_path, self.temp_dir)
         with open(log, "ab") as output:
             child = subprocess.Popen(
                 command,
@@ -195,23 +208,24 @@ class LocalCluster:
         _CHILDREN[child.pid] = child
         return ProcessId.of(child.pid)
 
-    def _wait_for(self, node: NodeProcess, expected: int, timeout_s: float) -> None:
+    def _wait_for(self, node: NodeProcess, launch: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             _reap([node.process])
             if not node.process.is_alive():
                 raise TimeoutError("its process ended")
-            if self._alive_nodes() >= expected and (expected > 1 or self._dashboard_answers()):
+            if launch in self._launched() and self._dashboard_answers():
                 return
             time.sleep(_POLL_S)
         raise TimeoutError(f"it was not there after {timeout_s:.0f} s")
 
-    def _alive_nodes(self) -> int:
+    def _launched(self) -> set[str | None]:
+        """Launch labels of the living nodes; empty where the control service does not answer."""
         service = ControlService(self.address, self.token_path, deadline_s=2.0)
         try:
-            return len(service.nodes())
+            return {node.labels.get(LAUNCH_LABEL) for node in service.nodes()}
         except ClusterUnreachable:
-            return 0
+            return set()
         finally:
             service.close()
 

@@ -7,6 +7,7 @@ was re-parented to; a process is known by pid and start time together, so a pid 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import time
@@ -49,12 +50,6 @@ class ProcessId:
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
             return None
-
-    def signal_group(self, number: signal.Signals) -> None:
-        """Signal the process group this process leads; nothing where it has ended."""
-        if self.is_alive():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
 
     def signal(self, number: signal.Signals) -> None:
         """Signal this process; nothing where it has ended."""
@@ -111,9 +106,7 @@ def _tree(root: ProcessId) -> Iterable[ProcessId]:
 def _psutil() -> ModuleType:
     """psutil, or the copy that Ray brings along and puts on the path when it is imported."""
     try:
-        import psutil
+        return importlib.import_module("psutil")
     except ModuleNotFoundError:
-        import ray  # noqa: F401
-    import psutil
-
-    return psutil  # type: ignore[no-any-return]
+        importlib.import_module("ray")
+        return importlib.import_module("psutil")

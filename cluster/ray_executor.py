@@ -38,8 +38,8 @@ _STATES: Mapping[str, RunState] = {
 class RayExecutor:
     """An `Executor` on the cluster with its Jobs API at `dashboard_url` and its control service at `address`.
 
-    `progress_path_of` gives the progress file of a run (`Job.progress_path`), also of runs that another process started;
-    each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster.
+    `progress_path_of` gives the progress file of a run (`Job.progress_path`), also of runs that another process
+    started; each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Job:
 
     workload_id: str
     run_id: str
-    """Ray's `submission_id`: the workload's id, with `-r2`, `-r3` ... from the second attempt on."""
+    """Ray's `submission_id`: the workload's id, with `.r2`, `.r3` ... from the second attempt on."""
     attempt: int
     spec: Mapping[str, Any]
     """The workload's spec as JSON (`WorkloadSpec.model_dump(mode="json")`), every reference resolved."""

@@ -74,7 +74,7 @@ def load_file(path: Path, overrides: Iterable[str] = ()) -> Submission:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise SpecError(Problem("file does not exist", file=str(path), hint=_near_files(path))) from None
+        raise SpecError(Problem("file does not exist", file=str(path), hint=near_files(path))) from None
     except OSError as error:
         raise SpecError(Problem(f"file cannot be read: {error.strerror}", file=str(path))) from None
     if len(raw) > MAX_YAML_BYTES:
@@ -285,7 +285,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if known else ""
 
 
-def _near_files(path: Path) -> str:
+def near_files(path: Path) -> str:
+    """A hint for a spec file that is not there: the nearest name, or what the folder lacks."""
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder {folder}"

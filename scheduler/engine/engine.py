@@ -94,6 +94,11 @@ class Engine:
         """Everything learnt so far."""
         return self._calibration
 
+    @property
+    def congestion_usd_h(self) -> dict[str, float]:
+        """Congestion prices of the last plan, per device type."""
+        return dict(self._congestion_usd_h)
+
     def progress_of(self, record: Record) -> Progress:
         """How far the present or last attempt of a workload is."""
         return self._progress.get(record.run_id, Progress())

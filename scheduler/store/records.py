@@ -62,7 +62,7 @@ class Record:
     @property
     def run_id(self) -> str:
         """Ray's `submission_id` of the present attempt."""
-        return self.id if self.attempt <= 1 else f"{self.id}-r{self.attempt}"
+        return self.id if self.attempt <= 1 else f"{self.id}.r{self.attempt}"  # no id has a dot
 
     def workload_spec(self) -> WorkloadSpec:
         """The spec as its class."""

@@ -164,7 +164,7 @@ def _tokenise(
         folder=str(draft),
         speed=job.shards[0].emulated_speed,
     )
-    dataset = ray.data.from_arrow([block for split in splits for block in split.blocks]).map_batches(
+    dataset = ray.data.from_blocks([block for split in splits for block in split.blocks]).map_batches(
         Tokeniser,
         fn_constructor_args=(config,),
         batch_size=None,
@@ -247,7 +247,7 @@ def _run_user_code(spec: Preprocess, splits: list[Split], draft: Path, progress:
     for split in splits:
         config = {**spec.hyperparameters, "raywise": {"split": split.name, "output": str(draft / split.name)}}
         try:
-            result = function(ray.data.from_arrow(split.blocks), config)
+            result = function(ray.data.from_blocks(split.blocks), config)
             # Writing takes no CPU of its own: it would wait for the user's actors, and they for it.
             result.write_parquet(str(draft / split.name), ray_remote_args={"num_cpus": 0})
         except (SpecError, WorkloadFailed):

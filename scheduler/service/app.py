@@ -1,0 +1,203 @@
+"""The REST API, `/api/v1`. Every route but health needs the token; errors are RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from cluster.protocols import ClusterUnreachable
+from dashboards.metrics import render_metrics
+from workloads.errors import Problem, SpecError
+from workloads.loading import Submission, load_text
+
+from ..store import Record
+from ..store.sqlite import StoreError
+from ..types import Situation
+from . import auth, views
+from .runtime import Runtime
+
+PROBLEM_TYPE = "application/problem+json"
+OPEN_ROUTES = ("/api/v1/health",)
+MAX_BODY_BYTES = 4 << 20
+_SITUATION = TypeAdapter(Situation)
+
+
+class SubmitRequest(BaseModel):
+    """A spec as text, the folder its relative paths are seen from, and `--set` overrides."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    base: str
+    file: str = ""
+    overrides: list[str] = []
+
+
+def create_app(runtime: Runtime) -> FastAPI:
+    """The API over a runtime that somebody else starts and stops."""
+    app = FastAPI(title="Raywise", version="1", openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None)
+    _add_guard(app, runtime)
+    _add_errors(app)
+    _add_submission(app, runtime)
+    _add_reading(app, runtime)
+    _add_cluster(app, runtime)
+    return app
+
+
+def problem_response(status: int, title: str, problems: list[dict[str, str]] | None = None) -> JSONResponse:
+    """An RFC 9457 answer; `problems` lists what is wrong with a submission, field by field."""
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
+    if problems:
+        body |= {"detail": problems[0]["message"], "problems": problems}
+    return JSONResponse(body, status_code=status, media_type=PROBLEM_TYPE)
+
+
+def _add_guard(app: FastAPI, runtime: Runtime) -> None:
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path not in OPEN_ROUTES and not auth.allowed(
+            runtime.store, request.headers.get("authorization")
+        ):
+            return problem_response(401, "a valid bearer token is needed")
+        length = request.headers.get("content-length", "0")
+        if request.method == "POST" and (not length.isdigit() or int(length) > MAX_BODY_BYTES):
+            return problem_response(413, f"a request body has at most {MAX_BODY_BYTES:,} bytes")
+        return await call_next(request)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(SpecError)
+    async def refused(_: Request, error: SpecError) -> JSONResponse:
+        return problem_response(422, "the submission is refused", error.to_json())
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        problems = [Problem(item["msg"], ".".join(str(part) for part in item["loc"])) for item in error.errors()]
+        return problem_response(422, "the request is malformed", SpecError(problems).to_json())
+
+    @app.exception_handler(HTTPException)
+    async def not_found(_: Request, error: HTTPException) -> JSONResponse:
+        return problem_response(error.status_code, str(error.detail))
+
+    @app.exception_handler(ClusterUnreachable)
+    async def unreachable(_: Request, error: ClusterUnreachable) -> JSONResponse:
+        return problem_response(503, f"the Ray cluster cannot be reached: {error}")
+
+    @app.exception_handler(StoreError)
+    async def store_failed(_: Request, error: StoreError) -> JSONResponse:
+        return problem_response(507, f"nothing was accepted: the store cannot be written: {error}")
+
+
+def _submission(request: SubmitRequest) -> Submission:
+    base = Path(request.base)
+    if not base.is_absolute():
+        raise SpecError(Problem("must be an absolute path", "base"))
+    return load_text(request.text, base=base, file=request.file, overrides=request.overrides)
+
+
+def _add_submission(app: FastAPI, runtime: Runtime) -> None:
+    @app.post("/api/v1/workloads", status_code=201)
+    def submit(request: SubmitRequest) -> dict[str, Any]:
+        records = runtime.submit(_submission(request))
+        return {
+            "id": records[0].pipeline_id or records[0].id,
+            "workloads": [_short(runtime, record) for record in records],
+        }
+
+    @app.post("/api/v1/plan")
+    def plan(request: SubmitRequest) -> dict[str, Any]:
+        submission = _submission(request)
+        steps = [views.step_plan(step) for step in runtime.plan(submission)]
+        return {"name": submission.name, "policy": runtime.policy.name, "steps": steps}
+
+    @app.post("/api/v1/workloads/{workload_id}/cancel", status_code=202)
+    def cancel(workload_id: str) -> dict[str, Any]:
+        asked = []
+        for record in _find(runtime, workload_id):
+            if not _short(runtime, record)["ended"]:
+                runtime.cancel(record)
+                asked.append(record.id)
+        return {"cancelled": asked}
+
+
+def _add_reading(app: FastAPI, runtime: Runtime) -> None:
+    @app.get("/api/v1/workloads")
+    def list_workloads(state: str | None = None, limit: int = 100) -> dict[str, Any]:
+        states = state.split(",") if state else None
+        records = runtime.store.select(states=states, limit=max(1, min(limit, 1000)))
+        return {"workloads": [_short(runtime, record) for record in records]}
+
+    @app.get("/api/v1/workloads/{workload_id}")
+    def show(workload_id: str) -> dict[str, Any]:
+        records = _find(runtime, workload_id)
+        now_s = time.time()
+        long = [views.workload_long(record, runtime.engine.progress_of(record), now_s) for record in records]
+        return {"id": workload_id, "workloads": long}
+
+    @app.get("/api/v1/workloads/{workload_id}/events")
+    def events(workload_id: str, after: int = 0) -> dict[str, Any]:
+        found = [
+            event for record in _find(runtime, workload_id) for event in runtime.store.events(workload_id=record.id)
+        ]
+        newer = sorted((event for event in found if event.sequence > after), key=lambda event: event.sequence)
+        return {"events": [views.event(event) for event in newer]}
+
+    @app.get("/api/v1/workloads/{workload_id}/logs")
+    def logs(workload_id: str) -> PlainTextResponse:
+        parts = []
+        records = _find(runtime, workload_id)
+        for record in records:
+            if record.attempt:
+                head = f"=== {record.id}\n" if len(records) > 1 else ""
+                parts.append(head + runtime.executor.logs(record.run_id))
+        return PlainTextResponse("\n".join(parts))
+
+    @app.get("/api/v1/workloads/{workload_id}/explain")
+    def explain(workload_id: str) -> dict[str, Any]:
+        return {
+            "id": workload_id,
+            "workloads": [
+                {"id": record.id, "name": record.name, "state": record.state, "message": record.message}
+                | {"kind": record.kind, **views.explanation(record.explanation)}
+                for record in _find(runtime, workload_id)
+            ],
+        }
+
+
+def _add_cluster(app: FastAPI, runtime: Runtime) -> None:
+    @app.get("/api/v1/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/api/v1/devices")
+    def devices() -> dict[str, Any]:
+        return views.devices(runtime.observer.snapshot()) | {"congestion_usd_h": runtime.engine.congestion_usd_h}
+
+    @app.get("/api/v1/snapshot")
+    def snapshot() -> Response:
+        report = runtime.engine.last_report
+        if report is None:
+            raise HTTPException(404, "no cycle has been completed yet")
+        return Response(_SITUATION.dump_json(report.situation), media_type="application/json")
+
+    @app.get("/metrics")
+    def metrics() -> PlainTextResponse:
+        return PlainTextResponse(render_metrics(runtime.store, runtime.engine), media_type="text/plain; version=0.0.4")
+
+
+def _find(runtime: Runtime, workload_id: str) -> list[Record]:
+    record = runtime.store.get(workload_id)
+    records = [record] if record is not None else runtime.store.select(pipeline_id=workload_id)
+    if not records:
+        raise HTTPException(404, f"there is no workload or pipeline {workload_id!r}")
+    return records
+
+
+def _short(runtime: Runtime, record: Record) -> dict[str, Any]:
+    return views.workload(record, runtime.engine.progress_of(record), time.time())

@@ -1,0 +1,147 @@
+"""Composition root of the service: cluster, store, policy and engine put together, and the thread that runs cycles."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.catalog import Catalog
+from cluster.definition import ClusterDefinition
+from cluster.host import HostRates, measure_host
+from cluster.local import LocalCluster
+from cluster.ray_executor import RayExecutor
+from cluster.ray_observer import RayObserver
+from workloads.loading import Submission
+
+from ..admission import FileProfiler, StepPlan, admit, plan_steps
+from ..engine import Engine
+from ..engine.launch import progress_path
+from ..policy import Policy, create
+from ..store import Event, Record, Store
+from . import auth
+from .home import Home
+
+log = logging.getLogger(__name__)
+
+CYCLE_S = 1.0
+
+
+@dataclass(frozen=True)
+class ClusterAccess:
+    """How to reach a Ray cluster. `local` is set where it runs on this machine and was started for this home."""
+
+    address: str
+    dashboard_url: str
+    token_path: Path | None = None
+    local: LocalCluster | None = None
+
+
+def host_rates(home: Home) -> HostRates:
+    """This machine's rates: measured once, then read from the cache."""
+    try:
+        return HostRates.from_json(json.loads(home.host_file.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        rates = measure_host()
+        home.prepare()
+        home.host_file.write_text(json.dumps(rates.to_json()))
+        return rates
+
+
+def local_cluster(home: Home, definition: ClusterDefinition, catalog: Catalog) -> ClusterAccess:
+    """The cluster this home started before, if it still runs; else a new one. Raises ClusterStartError."""
+    cluster = LocalCluster.open(home.cluster)
+    if cluster is None or not cluster.is_alive():
+        cluster = LocalCluster.start(definition, home.cluster, catalog=catalog, on_progress=log.info)
+    return ClusterAccess(cluster.address, cluster.dashboard_url, cluster.token_path, cluster)
+
+
+class Runtime:
+    """The running parts of one service."""
+
+    def __init__(self, home: Home, access: ClusterAccess, catalog: Catalog, policy: str = "market") -> None:
+        self.home, self.access, self.catalog = home, access, catalog
+        self.policy: Policy = create(policy)
+        host = host_rates(home)
+        token_path = access.token_path
+        self.observer = RayObserver(access.address, catalog, host, token_path)
+        self.executor = RayExecutor(access.dashboard_url, access.address, self._progress_path, token_path)
+        self.store = Store(home.database)
+        auth.remember(self.store, home.ensure_token())
+        self.engine = Engine(self.store, self.observer, self.executor, self.policy, FileProfiler(), time.time)
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to run cycles."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the present cycle and end; what runs on the cluster goes on."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+        self.store.close()
+
+    def wake(self) -> None:
+        """Run the next cycle now."""
+        self._wake.set()
+
+    def submit(self, submission: Submission) -> list[Record]:
+        """Check and store a submission. Raises SpecError; nothing is stored then."""
+        now_s = time.time()
+        records = admit(
+            submission,
+            runs=self.home.runs,
+            catalog=self.catalog,
+            snapshot=self.observer.snapshot(),
+            calibration=self.engine.calibration,
+            now_s=now_s,
+        )
+        for record in records:
+            Path(record.run_dir).mkdir(parents=True, exist_ok=True)
+        event = {"file": submission.file, "pipeline": records[0].pipeline_id}
+        self.store.add(
+            records, [Event("submitted", "a user submitted it", r.id, at_s=now_s, data=event) for r in records]
+        )
+        self.wake()
+        return records
+
+    def plan(self, submission: Submission) -> list[StepPlan]:
+        """What would be chosen on the idle cluster. Raises SpecError."""
+        return plan_steps(
+            submission,
+            self.policy,
+            catalog=self.catalog,
+            snapshot=self.observer.snapshot(),
+            calibration=self.engine.calibration,
+        )
+
+    def cancel(self, record: Record) -> None:
+        """Ask for a workload to be ended; the next cycle does it."""
+        self.store.request_cancel(
+            record.id, Event("cancel-requested", "the user asked for it", record.id, at_s=time.time())
+        )
+        self.wake()
+
+    def _progress_path(self, run_id: str) -> Path:
+        return progress_path(str(self.home.runs / run_id.partition(".")[0]), run_id)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self.engine.run_cycle()
+            except Exception:  # a defect in one cycle must not end the service; the next one starts from the store
+                log.exception("cycle %d failed", self.engine.cycle)
+            self._wake.wait(CYCLE_S)
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment for the service: without PYTHONPATH, through which a user's modules could stand before ours."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}

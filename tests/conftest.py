@@ -1,0 +1,45 @@
+"""Fixtures of the whole suite. One real cluster is started for a session, when the first test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.catalog import Catalog
+from cluster.definition import ClusterDefinition
+from cluster.host import HostRates
+from cluster.local import LocalCluster
+from cluster.processes import members
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    """The shipped catalog."""
+    return Catalog.load()
+
+
+@pytest.fixture(scope="session")
+def host_rates() -> HostRates:
+    """A host core of round numbers: 50 GFLOP/s, 10 GB/s; two cores, 16 GB."""
+    return HostRates(core_flops=50e9, core_bandwidth_bytes_s=10e9, cores=2, memory_bytes=16e9)
+
+
+@pytest.fixture(scope="session")
+def definition(catalog: Catalog) -> ClusterDefinition:
+    """The shipped cluster: a head, a node of two emulated T4 and a node of one emulated A100."""
+    return ClusterDefinition.load(catalog=catalog)
+
+
+@pytest.fixture(scope="session")
+def local_cluster(
+    definition: ClusterDefinition, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalCluster]:
+    """A real cluster of three nodes, with emulated devices also where there are GPUs. Leaves nothing behind."""
+    folder = tmp_path_factory.mktemp("cluster")
+    cluster = LocalCluster.start(definition, folder, catalog=catalog, gpus=())
+    yield cluster
+    cluster.stop()
+    assert not members(cluster.cluster_id)
+    assert not Path(cluster.temp_dir).exists()
