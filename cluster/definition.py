@@ -164,5 +164,11 @@ def _lookup(find: Any, field: str, file: str) -> list[Problem]:
 
 def _problem(error: dict[str, Any], file: str) -> Problem:
     field = ".".join(str(part) for part in error["loc"])
-    hint = "see docs/cluster.md for the fields" if error["type"] == "extra_forbidden" else ""
+    hint = _fields_hint(error["loc"]) if error["type"] == "extra_forbidden" else ""
     return Problem(str(error["msg"]), field=field, hint=hint, file=file)
+
+
+def _fields_hint(loc: tuple[str | int, ...]) -> str:
+    models: dict[str | int, type[_Model]] = {"nodes": NodeDefinition, HEAD: HeadDefinition}
+    model = models.get(loc[0], ClusterDefinition) if len(loc) > 1 else ClusterDefinition
+    return f"fields are {', '.join(name for name, each in model.model_fields.items() if not each.exclude)}"

@@ -41,6 +41,8 @@ class ControlService:
         self._token_path = token_path
         self._deadline_s = deadline_s
         self._channel: Any = None
+        # Read when gRPC is imported; without it a cluster that goes away is a line on stderr each time.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
     def nodes(self) -> list[NodeFacts]:
         """Living nodes with what they have and what is free. Raises ClusterUnreachable."""
@@ -64,12 +66,14 @@ class ControlService:
             if each.state != removed
         ]
 
-    def actors(self) -> list[NamedThing]:
-        """Actors that are not dead. Raises ClusterUnreachable."""
+    def actors(self, job_id: bytes) -> list[NamedThing]:
+        """Actors that a driver or its actors made, detached ones too, that are not dead. Raises ClusterUnreachable."""
         from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
         stub = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._connection())
-        reply = self._call(stub.GetAllActorInfo, gcs_service_pb2.GetAllActorInfoRequest())
+        request = gcs_service_pb2.GetAllActorInfoRequest()
+        request.filters.job_id = job_id
+        reply = self._call(stub.GetAllActorInfo, request)
         dead = gcs_pb2.ActorTableData.ActorState.DEAD
         return [
             NamedThing(each.actor_id, each.name, each.job_id) for each in reply.actor_table_data if each.state != dead
@@ -114,7 +118,6 @@ class ControlService:
         import grpc  # type: ignore[import-untyped]
 
         if self._channel is None:
-            os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
             options = [
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),

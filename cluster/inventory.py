@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .catalog import Catalog, Price
-from .catalog.catalog import priced
+from .catalog import Catalog, Price, priced
 from .host import HostRates, emulate, host_cpu
 from .types import (
     CPU,

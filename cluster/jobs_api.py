@@ -68,11 +68,12 @@ class JobsApi:
 
     def statuses(self, submission_ids: Collection[str]) -> dict[str, JobStatus]:
         """Those of these jobs that Ray knows. Raises ClusterUnreachable."""
-        if len(submission_ids) < _LIST_FROM:
-            found = [self._get(f"/api/jobs/{each}") for each in submission_ids]
+        wanted = set(submission_ids)
+        if len(wanted) < _LIST_FROM:
+            found = [self._get(f"/api/jobs/{each}") for each in wanted]
         else:
             found = self._get("/api/jobs/") or []
-        jobs = [_status(each) for each in found if each and each.get("submission_id") in submission_ids]
+        jobs = [_status(each) for each in found if each and each.get("submission_id") in wanted]
         return {job.submission_id: job for job in jobs}
 
     def stop(self, submission_id: str) -> None:

@@ -119,5 +119,6 @@ def nvidia_gpus() -> tuple[str, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(names)
-    chosen = [part for part in visible.split(",") if part.strip() not in ("", "-1", "NoDevFiles")]
-    return tuple(names[: len(chosen)])
+    chosen = [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1", "NoDevFiles")]
+    by_index = [names[int(part)] for part in chosen if part.isdigit() and int(part) < len(names)]
+    return tuple(by_index if by_index else names[: len(chosen)])

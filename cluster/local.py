@@ -128,7 +128,8 @@ class LocalCluster:
 
     def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
         """End every process of the cluster and remove its temporary folder; may be repeated. SIGTERM to the nodes in
-        reverse order (each ends its own processes then), SIGKILL to what is left after `patience_s`. Raises RaywiseError where a process stays."""
+        reverse order (each ends its own processes then), SIGKILL to what is left after `patience_s`. Raises
+        RaywiseError where a process stays."""
         roots = [node.process for node in self.nodes]
         everyone = members(self.cluster_id, roots)
         for node in reversed(self.nodes):

@@ -85,11 +85,16 @@ def end_members(cluster_id: str, roots: Iterable[ProcessId], patience_s: float =
     """SIGKILL every process of a cluster until none is left; what could not be ended in `patience_s` is returned."""
     roots = tuple(roots)
     deadline = time.monotonic() + patience_s
-    while (alive := members(cluster_id, roots)) and time.monotonic() < deadline:
+    looks_without_any = 0
+    # Two looks: the environment of a process cannot be read in the instant of its exec.
+    while looks_without_any < 2 and time.monotonic() < deadline:
+        alive = members(cluster_id, roots)
         for process in alive:
             process.signal(signal.SIGKILL)
         wait_ended(alive, 1.0)
-    return alive
+        looks_without_any = 0 if alive else looks_without_any + 1
+        time.sleep(_POLL_S)
+    return members(cluster_id, roots)
 
 
 def _tree(root: ProcessId) -> Iterable[ProcessId]:

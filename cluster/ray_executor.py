@@ -141,11 +141,11 @@ class RayExecutor:
         return run_id in self._running
 
     def _sweep(self, run_id: str) -> None:
-        """Remove actors and placement groups that an ended run left: those of its drivers, and those named after it.
-        Repeated until nothing is found."""
+        """Remove what an ended run left: actors and placement groups of its drivers, and groups named after it. Done
+        again at each look until nothing is found."""
         drivers = self._service.job_ids(run_id)
         groups = [each for each in self._service.placement_groups() if each.job_id in drivers or each.name == run_id]
-        actors = [each for each in self._service.actors() if each.job_id in drivers or each.name == run_id]
+        actors = [actor for driver in drivers for actor in self._service.actors(driver)]
         for group in groups:
             self._service.remove_placement_group(group)
         for actor in actors:

@@ -18,6 +18,7 @@ from .errors import SpecError, WorkloadFailed
 from .job import Job, ProgressWriter
 
 EXIT_UNFORESEEN, EXIT_FAILED, EXIT_RETRYABLE, EXIT_STOPPED = 1, 3, 4, 143
+_stop_requested: list[bool] = []
 
 
 def main() -> int:
@@ -34,6 +35,10 @@ def main() -> int:
         return _failed(progress, str(error), error.retryable, EXIT_RETRYABLE if error.retryable else EXIT_FAILED)
     except SpecError as error:
         return _failed(progress, str(error), False, EXIT_FAILED)
+    except SystemExit as stop:
+        if _stop_requested:  # whatever its code says: ray.get makes a 1 of it
+            return EXIT_STOPPED
+        return _failed(progress, f"the code called sys.exit({stop.code})", False, EXIT_FAILED)
     except Exception as error:
         traceback.print_exc()
         return _failed(progress, f"{type(error).__name__}: {error}", True, EXIT_UNFORESEEN)
@@ -46,6 +51,7 @@ def _attempt(job: Job, progress: ProgressWriter) -> int:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     ray.init(namespace="raywise", logging_level=logging.WARNING, log_to_driver=True)
     signal.signal(signal.SIGTERM, _stop)  # ray.init puts its own handler there
     from .bodies import run_body
@@ -67,6 +73,7 @@ def _failed(progress: ProgressWriter, message: str, retryable: bool, code: int) 
 def _stop(signum: int, frame: FrameType | None) -> None:
     """Leave through every `finally`, so that devices are given back and commands ended."""
     del signum, frame
+    _stop_requested.append(True)
     sys.exit(EXIT_STOPPED)
 
 

@@ -2,7 +2,7 @@
 import; `Catalog.load()` reads.
 """
 
-from .catalog import CPU_NAMES, Catalog, Price
+from .catalog import Catalog, Price, priced
 from .tables import InstanceType
 
-__all__ = ["CPU_NAMES", "Catalog", "InstanceType", "Price"]
+__all__ = ["Catalog", "InstanceType", "Price", "priced"]

@@ -14,11 +14,10 @@ from workloads.errors import Problem, SpecError
 
 from ..types import CPU, DeviceType
 from .aliases import ALIASES, normalise
-from .tables import DEVICE_COLUMNS, INSTANCE_COLUMNS, KINDS, PRECISIONS, InstanceType, Row, read_tables
+from .tables import KINDS, PRECISIONS, InstanceType, Row, read_tables
 
 SHIPPED = Path(__file__).parent
 STALE_DAYS = 180
-CPU_NAMES = (CPU,)
 
 
 @dataclass(frozen=True)
@@ -211,6 +210,3 @@ def _instance_type(values: Mapping[str, Any]) -> InstanceType:
         source=values.get("source", ""),
         as_of=values.get("as_of", ""),
     )
-
-
-__all__ = ["CPU_NAMES", "DEVICE_COLUMNS", "INSTANCE_COLUMNS", "Catalog", "Price", "priced"]

@@ -177,7 +177,9 @@ def show(
         console.print(f"{workload['name']}: {workload['output']}", soft_wrap=True)
     for event in view.get("events", []):
         at = time.strftime("%H:%M:%S", time.localtime(event["at_s"]))
-        console.print(f"{at} cycle {event['cycle']} {event['workload_id']} {event['kind']}: {event['cause']}", markup=False)
+        console.print(
+            f"{at} cycle {event['cycle']} {event['workload_id']} {event['kind']}: {event['cause']}", markup=False
+        )
 
 
 @app.command()

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -30,7 +31,9 @@ class ServiceStartError(RaywiseError):
 
 
 def up(
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster, HOST:PORT, instead of a local one.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, HOST:PORT, instead of a local one.")
+    ] = None,
     cluster: Annotated[Path | None, typer.Option(help="Cluster definition to start on this machine.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the service answers.")] = False,
     dashboard_url: Annotated[str | None, typer.Option(help="Ray's dashboard, with --address.")] = None,
@@ -65,7 +68,14 @@ def _foreground(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop_cluster = os.environ.get("RAYWISE_KEEP_CLUSTER") != "1"
     options = ServiceOptions(folder, cluster, address, dashboard_url, port, policy, stop_cluster)
-    serve(options, on_ready=lambda info: _greet(info, folder))
+    signal.signal(signal.SIGTERM, _end)
+    with suppress(KeyboardInterrupt):
+        serve(options, on_ready=lambda info: _greet(info, folder))
+
+
+def _end(*_: object) -> NoReturn:
+    """SIGTERM unwinds the stack, so that whatever was started is stopped again."""
+    raise SystemExit(0)
 
 
 def _greet(info: ServiceInfo, folder: Home) -> None:
@@ -84,7 +94,8 @@ def start_detached(
     folder.prepare()
     command = [sys.executable, "-P", "-m", "raywise", "up", "--home", str(folder.path), "--policy", policy]
     command += ["--port", str(port)]
-    for flag, value in (("--address", address), ("--cluster", cluster), ("--dashboard-url", dashboard_url)):
+    definition = None if cluster is None else cluster.resolve()
+    for flag, value in (("--address", address), ("--cluster", definition), ("--dashboard-url", dashboard_url)):
         command += [flag, str(value)] if value is not None else []
     with open(folder.log, "ab") as log:
         start = log.tell()

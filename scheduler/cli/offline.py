@@ -26,9 +26,7 @@ def offline_plan(
     catalog = Catalog.load()
     cluster = ClusterDefinition.load(definition, catalog)
     snapshot = cluster.snapshot(host_rates(home), catalog)
-    steps = plan_steps(
-        submission, create("market"), catalog=catalog, snapshot=snapshot, calibration=_calibration(home)
-    )
+    steps = plan_steps(submission, create("market"), catalog=catalog, snapshot=snapshot, calibration=_calibration(home))
     emulated = {name for name, kind in snapshot.device_types.items() if kind.emulated}
     where = f"the cluster of {definition}" if definition else "the local emulated cluster (no service is running)"
     answer = {"name": submission.name, "policy": "market", "cluster": where}

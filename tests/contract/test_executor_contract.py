@@ -273,13 +273,14 @@ class TestRayExecutor:
         if ends_by == "stop":
             ray_harness.wait(run_id, lambda _: "left behind" in ray_harness.notes(run_id))
             assert run_id in [group.name for group in service.placement_groups()]
-            assert run_id in [actor.name for actor in service.actors()]
+            assert [actor.name for driver in service.job_ids(run_id) for actor in service.actors(driver)] == [run_id]
             ray_harness.executor.stop(run_id)
         ray_harness.wait_ended(run_id)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             ray_harness.executor.observe([run_id])
-            left = [each.name for each in [*service.placement_groups(), *service.actors()] if each.name == run_id]
+            left = [group.name for group in service.placement_groups() if group.name == run_id]
+            left += [actor.name for driver in service.job_ids(run_id) for actor in service.actors(driver)]
             if not left:
                 break
             time.sleep(0.2)

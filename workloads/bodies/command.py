@@ -20,8 +20,13 @@ from .placement import gang, in_bundle, merged, remote_options
 
 GRACE_S = 5.0
 NOT_RUNNABLE = (126, 127)
-# Ends the command's process group when its standard input closes: the worker that holds the other end was killed.
-_WATCHDOG = 'trap "" TERM INT; read -r _; kill -TERM -- -$1; sleep 5; kill -KILL -- -$1'
+# Ends the command's process group when its standard input closes without a word: the worker that holds the other end
+# is gone. It runs in the background of a shell that exits, because Ray ends its workers' children with them, though
+# not their grandchildren: those are what is left of the command.
+_WATCHDOG = """
+{ trap "" TERM INT; read -r word; if [ "$word" != done ]; then kill -TERM -- -$1; sleep 5; kill -KILL -- -$1; fi; } \
+  <&0 >/dev/null 2>&1 &
+"""
 
 
 class CommandRunner:
@@ -56,7 +61,9 @@ class CommandRunner:
             yield process.wait()
         finally:
             self.stop()
-            watchdog.kill()
+            assert watchdog.stdin is not None
+            watchdog.stdin.write(b"done\n")
+            watchdog.stdin.close()
             watchdog.wait()
 
     def stop(self) -> None:
@@ -110,7 +117,9 @@ def _follow(runner: Any) -> int:
 
 def _environment(job: Job, spec: Command) -> dict[str, str]:
     inputs = {"input": spec.input} if isinstance(spec.input, str) else dict(spec.input or {})
-    named = {f"RAYWISE_INPUT_{name.upper().replace('-', '_')}": path for name, path in inputs.items() if name != "input"}
+    named = {
+        f"RAYWISE_INPUT_{name.upper().replace('-', '_')}": path for name, path in inputs.items() if name != "input"
+    }
     if isinstance(spec.input, str):
         named["RAYWISE_INPUT"] = spec.input
     return {

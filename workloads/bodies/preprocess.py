@@ -57,7 +57,7 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         if spec.entrypoint is not None:
             manifest = _run_user_code(spec, splits, draft, progress)
         else:
-            manifest = _tokenise(job, spec, splits, draft, group, progress)
+            manifest = _tokenise(job, spec, splits, draft, progress)
         progress.write("phase", phase="finishing")
         write_json(draft / "manifest.json", manifest)
     rows = sum(entry["rows_out"] for entry in manifest["splits"].values())
@@ -148,9 +148,7 @@ def _use_gang(group: Any) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def _tokenise(
-    job: Job, spec: Preprocess, splits: list[Split], draft: Path, group: Any, progress: ProgressWriter
-) -> dict[str, Any]:
+def _tokenise(job: Job, spec: Preprocess, splits: list[Split], draft: Path, progress: ProgressWriter) -> dict[str, Any]:
     labels = labels_of(splits) if spec.label_column is not None else ()
     for split in splits:
         (draft / split.name).mkdir()
@@ -170,7 +168,6 @@ def _tokenise(
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=len(job.shards)),
-        scheduling_strategy=in_bundle(group),
         **remote_options(job.shards[0].resources),
     )
     total = sum(split.rows for split in splits)
@@ -198,9 +195,7 @@ def _follow(dataset: Any, job: Job, total: int, progress: ProgressWriter) -> lis
             done += row["rows_in"]
             now = time.monotonic()
             rate = (done - counts[0]["rows_in"]) / max(now - started, 1e-9)
-            progress.maybe(
-                "rows", rows=done, total_rows=total, rows_s=round(rate, 1), by_device={device_type: done}
-            )
+            progress.maybe("rows", rows=done, total_rows=total, rows_s=round(rate, 1), by_device={device_type: done})
             if window_rows and (now - window >= TIMING_EVERY_S or done == total):
                 progress.write(
                     "timing", device_type=device_type, count=actors, seconds=round(now - window, 4),

@@ -1,4 +1,4 @@
-"""`train`: fine-tuning over data-parallel shards with Ray Train; this is the driver, `train_loop` runs in the workers."""
+"""`train`: fine-tuning over data-parallel shards with Ray Train. The driver; `train_loop` runs in the workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
 from ray.train import WorkerGroupError as RayWorkerGroupError
 from ray.train.torch import TorchTrainer
 
@@ -25,7 +33,7 @@ from .user_loop import user_loop
 CHECKPOINTS_KEPT = 2
 
 
-class MetricsToProgress(UserCallback):
+class MetricsToProgress(UserCallback):  # type: ignore[misc]
     """Turns what the shards report into `metrics` records. Runs in Ray Train's controller, on the driver's node."""
 
     def __init__(self, path: str) -> None:
@@ -61,6 +69,7 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
             storage_path=str(Path(job.run_dir, "train").absolute()),
             failure_config=FailureConfig(max_failures=spec.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+            logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=[MetricsToProgress(str(progress.path))],
         ),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from .emulation import Pacer
 from .examples import Examples, read_examples, read_labels
 from .text import load_tokenizer
 from .train_progress import TrainProgress
-from .workers import my_shard
+from .workers import my_shard, quiet_ray_train
 
 MAX_GRADIENT_NORM = 1.0
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,6 +40,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     """Train one shard; returns the run's summary, or `failed` where every shard would fail again."""
     job = Job.from_json(config["job"])
+    quiet_ray_train()
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is newer than 2.6
     try:
         return Trainer(job, config["relay"]).run()
     except WorkloadFailed as error:
@@ -118,12 +121,10 @@ class Trainer:
             loss, tokens, due = self._step(rows, self.position.step)
             seconds = time.perf_counter() - started
             losses.append(loss)
-            self.position = replace(
-                self.position, step=self.position.step + 1, train_s=self.position.train_s + seconds
-            )
+            self.position = replace(self.position, step=self.position.step + 1, train_s=self.position.train_s + seconds)
             self.progress.step(self.position.step, epoch, loss, len(rows), tokens, seconds)
             if due and number + 1 < len(batches):  # the epoch's end saves anyway
-                self._save({"step": self.position.step, "train_loss": loss})
+                self._save({})
         return float(np.mean(losses)) if losses else math.nan
 
     def _step(self, rows: batching.IndexArray, step: int) -> tuple[float, int, bool]:
@@ -206,14 +207,21 @@ class Trainer:
 
     def _save(self, metrics: dict[str, Any]) -> None:
         """Write and report a checkpoint; every shard calls this at the same step."""
-        checkpoint = None
-        if self.rank == 0:
-            path = write_checkpoint(self.folder, self.position, self.model, self.optimizer, self.scaler)
-            checkpoint = ray.train.Checkpoint(str(path))
+        checkpoint = self._write_checkpoint() if self.rank == 0 else None
         ray.train.report(
             metrics, checkpoint=checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD
         )
         self._saved_at = time.monotonic()
+
+    def _write_checkpoint(self) -> Any:
+        """A full disk costs this checkpoint, not the run: the one before is still there."""
+        try:
+            path = write_checkpoint(self.folder, self.position, self.model, self.optimizer, self.scaler)
+        except (OSError, RuntimeError) as error:
+            message = f"no checkpoint at step {self.position.step}: {str(error).splitlines()[0]}"
+            self.progress.record("note", message=message)
+            return None
+        return ray.train.Checkpoint(str(path))
 
     def _summary(self) -> dict[str, Any]:
         return {

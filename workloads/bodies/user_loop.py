@@ -9,7 +9,7 @@ from ..job import Job
 from ..spec import Train
 from .text import quiet
 from .usercode import load_entrypoint
-from .workers import my_shard
+from .workers import my_shard, quiet_ray_train
 
 
 def user_loop(config: dict[str, Any]) -> Any:
@@ -18,6 +18,7 @@ def user_loop(config: dict[str, Any]) -> Any:
     import torch
 
     quiet()
+    quiet_ray_train()
     job = Job.from_json(config["job"])
     spec = Train.model_validate(job.spec)
     shard = my_shard(job)

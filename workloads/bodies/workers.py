@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ..job import Job, Shard
 
 
 def shard_at(shards: tuple[Shard, ...], node_id: str, local_rank: int) -> Shard:
-    """The shard of the `local_rank`-th worker on a node. Ray Train orders ranks by node, not by the list it was given."""
+    """The shard of a node's `local_rank`-th worker: Ray Train orders ranks by node, not by the list it was given."""
     here = [shard for shard in shards if shard.node_id == node_id]
     return here[local_rank] if local_rank < len(here) else shards[0]
 
@@ -20,3 +21,14 @@ def my_shard(job: Job) -> Shard:
 
     context: Any = ray.train.get_context()
     return shard_at(job.shards, ray.get_runtime_context().get_node_id(), context.get_local_rank())
+
+
+def quiet_ray_train() -> None:
+    """Keep Ray Train's own INFO lines (one for every report) out of the workload's log; its log files keep them.
+
+    Ray Train sets its loggers up anew in every worker, so this is done in the worker.
+    """
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("ray.train")] + ["ray.train"]:
+        for handler in logging.getLogger(name).handlers:
+            if handler.get_name() == "console":
+                handler.setLevel(logging.WARNING)

@@ -1,0 +1,156 @@
+"""`raywise demo`: the whole thread on this machine, from a YAML file to a priced, measured result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from dashboards import terminal
+from dashboards.text import duration, error_percent, percent
+from scheduler.client import Client
+from scheduler.service.home import Home, ServiceInfo
+
+from . import lifecycle
+from .common import FAILED, HomeOption, SetOption, console, fail, friendly, home_of
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "support-triage.yaml"
+
+
+def demo(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Another pipeline than the example.")] = None,
+    set_: SetOption = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the service and the cluster running.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Start a local cluster with emulated accelerators, run a pipeline on it, and show what was decided and why."""
+    folder, spec = home_of(home), file or EXAMPLE
+    if not spec.is_file():
+        fail(f"{spec} does not exist; the example pipeline comes with the source tree", 2)
+    with friendly(), _service(folder, keep=keep), Client(home=folder.path) as client:
+        devices = client.devices()
+        console.print(terminal.devices_table(devices))
+        emulated = terminal.emulated_types(devices)
+        answer = client.submit(spec, set_ or [])
+        console.print(f"submitted [bold]{answer['id']}[/bold] from {spec}")
+        try:
+            view = _follow(client, answer["id"], emulated)
+        except KeyboardInterrupt:
+            client.cancel(answer["id"])
+            client.wait(answer["id"], timeout_s=30)
+            fail(f"interrupted; {answer['id']} is cancelled", 130)
+        ok = _report(client, folder, view, emulated)
+    if not ok:
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _service(folder: Home, *, keep: bool) -> Iterator[ServiceInfo]:
+    """The home folder's service: one that runs already is used and left alone, one started here is stopped again."""
+    running = folder.service()
+    if running is not None:
+        console.print(f"using the service at {running.url}")
+        yield running
+        return
+    console.print("starting a local Ray cluster (accelerators are emulated on the CPU unless there are real ones) ...")
+    started = time.monotonic()
+    try:
+        info = lifecycle.start_detached(folder)
+        console.print(
+            f"service {info.url}, Ray dashboard {info.ray_dashboard_url}, up in {time.monotonic() - started:.0f} s"
+        )
+        yield info
+    finally:
+        if keep:
+            console.print("the service and the cluster are left running; `raywise down` stops them")
+        else:
+            stopped = lifecycle.stop(folder)
+            console.print(f"stopped: {', '.join(stopped)}")
+
+
+def _follow(client: Client, pipeline_id: str, emulated: set[str]) -> Any:
+    """Show each step's table of configurations when it is decided, then its progress until all have ended."""
+    shown: set[str] = set()
+    lines: dict[str, str] = {}
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def update(view: Any) -> None:
+            for workload in view["workloads"]:
+                if workload["id"] not in shown and workload["started_s"] is not None:
+                    shown.add(workload["id"])
+                    title = f"{workload['name']} ({workload['kind']}): the configurations that were weighed"
+                    live.console.print(terminal.options_table(title, _explanation(workload), emulated))
+                _print_milestones(live.console, workload, lines)
+            live.update(_running(view))
+
+        return client.wait(pipeline_id, on_update=update, interval_s=0.5)
+
+
+def _print_milestones(printer: Any, workload: Any, lines: dict[str, str]) -> None:
+    """A lasting line when a step's state changes and every few seconds on a stream that cannot be redrawn."""
+    state = workload["state"]
+    moved = lines.get(workload["id"]) != state
+    if printer.is_terminal:
+        due = moved and state not in ("pending", "queued")
+    else:
+        tick = f"{state} {int(time.time() // 5)}" if state == "running" else state
+        due = lines.get(f"{workload['id']} tick") != tick and state not in ("pending", "queued")
+        lines[f"{workload['id']} tick"] = tick
+    if due:
+        printer.print(terminal.live_line(workload), markup=False)
+    lines[workload["id"]] = state
+
+
+def _running(view: Any) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for workload in view["workloads"]:
+        if workload["state"] in ("queued", "starting", "running", "stopping"):
+            table.add_row(terminal.live_line(workload))
+    return table
+
+
+def _explanation(workload: Any) -> dict[str, Any]:
+    chosen = None
+    for option in workload["options"]:
+        if " + ".join(f"{name} x{n}" for name, n in option["configuration"].items()) == workload["placement"]:
+            chosen = option["configuration"]
+    return {"chosen": chosen, "summary": workload["explanation"] or "", "options": workload["options"]}
+
+
+def _report(client: Client, folder: Home, view: Any, emulated: set[str]) -> bool:
+    """The final table, where the outputs lie, and how far off the predictions were, this time and before."""
+    workloads = view["workloads"]
+    console.print(terminal.report_table(workloads, emulated))
+    for workload in workloads:
+        if workload["state"] == "succeeded":
+            console.print(f"{workload['name']}: {workload['output']}", soft_wrap=True)
+    seconds = sum(workload["run_s"] for workload in workloads)
+    cost = sum(workload["cost_usd"] or 0.0 for workload in workloads)
+    console.print(f"devices held for {duration(seconds)} in all, ${cost:.4f}")
+    console.print(_errors(client, folder, view))
+    return all(workload["state"] == "succeeded" for workload in workloads)
+
+
+def _errors(client: Client, folder: Home, view: Any) -> str:
+    """How far predictions were off, this run and the runs of this pipeline before it on this home."""
+    name = view["id"].rsplit("-", 1)[0]
+    by_pipeline: dict[str, list[float]] = {}
+    for workload in client.list(state="succeeded", limit=1000):
+        pipeline = workload["pipeline_id"] or ""
+        error = error_percent(workload["run_s"], workload["predicted_s"])
+        if pipeline.rsplit("-", 1)[0] == name and error is not None:
+            by_pipeline.setdefault(pipeline, []).append(error)
+    means = [(pipeline, sum(errors) / len(errors)) for pipeline, errors in by_pipeline.items()]
+    now = next((mean for pipeline, mean in means if pipeline == view["id"]), None)
+    before = [mean for pipeline, mean in means if pipeline != view["id"]]
+    text = f"predicted run times were off by {percent(now)} on average"
+    if before:
+        earlier = ", ".join(percent(mean) for mean in before[-3:])
+        return f"{text}; in the run{'s' if len(before) > 1 else ''} before: {earlier}"
+    return f"{text}; what was measured is kept in {folder.database} and corrects the next prediction"

@@ -1,0 +1,130 @@
+"""`cluster.yaml`, and the snapshot it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.catalog import Catalog
+from cluster.definition import ClusterDefinition
+from cluster.host import HostRates
+from cluster.types import EMULATED_SPEED_LABEL, NODE_TYPE_LABEL, NodeDevices
+from workloads.errors import SpecError
+
+
+def test_the_shipped_cluster_has_two_t4_and_an_a100(
+    definition: ClusterDefinition, host_rates: HostRates, catalog: Catalog
+) -> None:
+    snapshot = definition.snapshot(host_rates, catalog, at_s=5.0)
+    assert snapshot.at_s == 5.0
+    assert [node.name for node in snapshot.nodes] == ["head", "a100", "t4"]
+    assert snapshot.nodes[0].is_head
+    assert snapshot.nodes[1].devices == (NodeDevices("A100-SXM4-40GB", "A100-SXM4-40GB", 1, 1),)
+    assert snapshot.nodes[2].devices == (NodeDevices("T4", "T4", 2, 2),)
+    assert snapshot.nodes[2].labels[NODE_TYPE_LABEL] == "t4"
+    assert snapshot.nodes[2].labels[EMULATED_SPEED_LABEL] == "0.5"
+    assert snapshot.total("cpu") == definition.cpus
+    assert snapshot.warnings == ()
+
+
+def test_emulated_types_have_the_hosts_rates_and_the_types_price_and_memory(
+    definition: ClusterDefinition, host_rates: HostRates, catalog: Catalog
+) -> None:
+    types = definition.snapshot(host_rates, catalog).device_types
+    assert types["T4"].peak_flops == {"fp32": 25e9}
+    assert types["T4"].memory_bandwidth_bytes_s == 5e9
+    assert types["T4"].memory_bytes == 16e9
+    assert types["T4"].price_usd_h == 0.526
+    assert types["T4"].label == "T4 (emulated)"
+    assert types["A100-SXM4-40GB"].peak_flops == {"fp32": 50e9}
+    assert types["A100-SXM4-40GB"].price_usd_h == 3.6734
+    assert types["A100-SXM4-40GB"].price_source == "gcp/a2-highgpu-1g"
+    assert types["cpu"].peak_flops == {"fp32": 50e9}
+    assert not types["cpu"].emulated
+
+
+def test_without_measured_rates_they_are_unknown(definition: ClusterDefinition, catalog: Catalog) -> None:
+    types = definition.snapshot(None, catalog).device_types
+    assert types["T4"].peak_flops == {}
+    assert types["T4"].memory_bandwidth_bytes_s is None
+    assert types["T4"].emulated
+    assert types["cpu"].peak_flops == {}
+
+
+def test_real_gpus_take_the_place_of_emulated_nodes(
+    definition: ClusterDefinition, host_rates: HostRates, catalog: Catalog
+) -> None:
+    snapshot = definition.with_real_gpus(("NVIDIA H200", "NVIDIA H200")).snapshot(host_rates, catalog)
+    assert [node.name for node in snapshot.nodes] == ["head"]
+    assert snapshot.nodes[0].devices[1] == NodeDevices("H200-SXM5-141GB", "GPU", 2, 2)
+    assert snapshot.device_types["H200-SXM5-141GB"].peak_flops["bf16"] == 989.4e12
+    assert not snapshot.device_types["H200-SXM5-141GB"].emulated
+    assert definition.with_real_gpus(()) == definition
+
+
+def test_an_unknown_real_gpu_keeps_its_name_and_warns(
+    definition: ClusterDefinition, host_rates: HostRates, catalog: Catalog
+) -> None:
+    snapshot = definition.with_real_gpus(("NVIDIA Nonesuch 9000",)).snapshot(host_rates, catalog)
+    device = snapshot.device_types["NVIDIA Nonesuch 9000"]
+    assert (device.kind, device.peak_flops, device.price_usd_h) == ("gpu", {}, None)
+    assert "NVIDIA Nonesuch 9000, which the catalog does not know" in snapshot.warnings[0]
+
+
+def test_a_stated_price_wins(host_rates: HostRates, catalog: Catalog) -> None:
+    node = {"name": "a", "device": "T4", "emulated_speed": 1, "instance": "aws/g4dn.xlarge", "price_usd_h": 0.1}
+    types = ClusterDefinition.parse({"nodes": [node]}, catalog).snapshot(host_rates, catalog).device_types
+    assert (types["T4"].price_usd_h, types["T4"].price_source) == (0.1, "node a")
+
+
+def test_names_are_put_in_the_catalogs_own_form(catalog: Catalog) -> None:
+    parsed = ClusterDefinition.parse({"nodes": [{"name": "a", "device": "a100"}]}, catalog)
+    assert parsed.nodes[0].device == "A100-SXM4-40GB"
+
+
+def test_more_cpus_than_the_machine_has_are_not_promised(catalog: Catalog) -> None:
+    definition = ClusterDefinition.parse({"head": {"cpus": 4096}}, catalog)
+    assert 1 <= definition.cpus < 4096
+    assert ClusterDefinition.parse({"head": {"cpus": 1}}, catalog).cpus == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        pytest.param({"device": "A1000"}, ["nodes.0.device", "did you mean A100"], id="an unknown device"),
+        pytest.param(
+            {"device": "T4", "instance": "aws/g4dn.xlrge"},
+            ["nodes.0.instance", "did you mean aws/g4dn.xlarge"],
+            id="an unknown instance",
+        ),
+        pytest.param(
+            {"device": "T4", "instance": "aws/g5.xlarge"},
+            ["aws/g5.xlarge has no T4", "aws/g5.xlarge has A10G"],
+            id="an instance with other devices",
+        ),
+        pytest.param({"device": "T4", "count": 0}, ["nodes.0.count"], id="no devices"),
+        pytest.param({"device": "T4", "emulated_speed": 2}, ["nodes.0.emulated_speed"], id="faster than the host"),
+        pytest.param(
+            {"device": "T4", "speed": 1},
+            ["nodes.0.speed", "fields are name, device, count, emulated_speed"],
+            id="an unknown field",
+        ),
+        pytest.param({"device": "T4", "name": "Not A Name"}, ["nodes.0.name"], id="a name Ray would refuse"),
+        pytest.param({"device": "T4", "name": "head"}, ["'head' is used twice"], id="the head's name"),
+    ],
+)
+def test_a_bad_node_is_refused(catalog: Catalog, node: dict[str, Any], says: list[str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        ClusterDefinition.parse({"nodes": [{"name": "a", **node}]}, catalog, file="cluster.yaml")
+    assert str(caught.value).startswith("cluster.yaml")
+    for part in says:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["nodes: [", "- 1"], ids=["not YAML", "not a mapping"])
+def test_a_broken_file_is_refused(tmp_path: Path, catalog: Catalog, text: str) -> None:
+    (tmp_path / "cluster.yaml").write_text(text)
+    with pytest.raises(SpecError, match=r"cluster\.yaml"):
+        ClusterDefinition.load(tmp_path / "cluster.yaml", catalog)

@@ -1,0 +1,139 @@
+"""What the Ray executor makes of Ray's answers, with a small HTTP server in Ray's place."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.protocols import ClusterUnreachable
+from cluster.ray_executor import RayExecutor
+from workloads.job import ProgressWriter
+
+
+class FakeJobsServer:
+    """Answers as Ray's Jobs API: `jobs` by submission id, or `status` for every request where it is not 200."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.status = 200
+        self.tokens: set[str | None] = set()
+        self.paths: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.tokens.add(self.headers.get("Authorization"))
+                outer.paths.append(self.path)
+                name = self.path.removeprefix("/api/jobs/")
+                body: Any = list(outer.jobs.values()) if name == "" else outer.jobs.get(name)
+                self.send_response(outer.status if outer.status != 200 else 404 if body is None else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def job(self, name: str, status: str, **values: Any) -> None:
+        self.jobs[name] = {"submission_id": name, "status": status, "type": "SUBMISSION", **values}
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeJobsServer]:
+    found = FakeJobsServer()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def executor(server: FakeJobsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayExecutor]:
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setattr(RayExecutor, "_sweep", lambda self, run_id: None)
+    found = RayExecutor(server.url, "127.0.0.1:1", lambda run_id: tmp_path / run_id, tmp_path / "token")
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("error_type", "message", "is_rays"),
+    [
+        pytest.param("JOB_ENTRYPOINT_COMMAND_ERROR", "failed with exit code 1", False, id="the body failed"),
+        pytest.param("RUNTIME_ENV_SETUP_FAILURE", "runtime_env setup failed", True, id="the environment"),
+        pytest.param("JOB_SUPERVISOR_ACTOR_DIED", "Job supervisor actor died", True, id="the supervisor was lost"),
+        pytest.param("JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "failed to start within 900", True, id="pending too long"),
+    ],
+)
+def test_rays_own_failures_can_be_told_from_the_bodys(
+    executor: RayExecutor, server: FakeJobsServer, error_type: str, message: str, is_rays: bool
+) -> None:
+    server.job("a", "FAILED", message=message, error_type=error_type, start_time=1000, end_time=2500)
+    run = executor.observe(["a"])["a"]
+    assert (run.state, run.started_s, run.ended_s) == ("failed", 1.0, 2.5)
+    assert message in run.message
+    assert run.message.startswith("Ray: ") == is_rays
+
+
+def test_running_begins_with_the_bodys_word(executor: RayExecutor, server: FakeJobsServer, tmp_path: Path) -> None:
+    server.job("a", "PENDING")
+    assert executor.observe(["a"])["a"].state == "starting"
+    server.job("a", "RUNNING")
+    writer = ProgressWriter(tmp_path / "a")
+    writer.write("phase", phase="starting")
+    assert executor.observe(["a"])["a"].state == "starting"
+    writer.write("phase", phase="running")
+    assert executor.observe(["a"])["a"].state == "running"
+    writer.write("phase", phase="finishing")
+    assert executor.observe(["a"])["a"].state == "running"
+    assert [record["phase"] for record in executor.progress("a")] == ["starting", "running", "finishing"]
+
+
+def test_other_clusters_in_the_environment_are_not_asked(
+    executor: RayExecutor, server: FakeJobsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server.job("a", "SUCCEEDED")
+    assert executor.observe(["a"])["a"].state == "succeeded"
+    assert server.tokens == {"Bearer secret"}
+
+
+def test_many_runs_cost_one_request(executor: RayExecutor, server: FakeJobsServer) -> None:
+    server.jobs["driver"] = {"submission_id": None, "status": "RUNNING", "type": "DRIVER"}
+    for name in "abcdef":
+        server.job(name, "SUCCEEDED")
+    assert len(executor.observe("abcdefg")) == 7
+    assert server.paths == ["/api/jobs/"]
+
+
+@pytest.mark.parametrize("status", [500, 503, 401, 403])
+def test_a_cluster_that_answers_with_an_error_is_unreachable_and_no_run_is_lost(
+    executor: RayExecutor, server: FakeJobsServer, status: int
+) -> None:
+    server.status = status
+    with pytest.raises(ClusterUnreachable):
+        executor.observe(["a"])
+
+
+def test_a_server_that_is_gone_is_unreachable(tmp_path: Path) -> None:
+    gone = RayExecutor("http://127.0.0.1:1", "127.0.0.1:1", lambda run_id: tmp_path / run_id)
+    with pytest.raises(ClusterUnreachable):
+        gone.observe(["a"])
+    with pytest.raises(ClusterUnreachable):
+        gone.stop("a")
