@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ class RayExecutor:
         """A copy of the package under the name it is imported by on the cluster; made once."""
         if self._staged is None or not self._staged.is_dir():
             staged = Path(tempfile.mkdtemp(prefix="raywise-stage-")) / PACKAGE
+            weakref.finalize(self, shutil.rmtree, staged.parent, ignore_errors=True)
             shutil.copytree(self._workloads_dir, staged, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
             self._staged = staged
         return self._staged

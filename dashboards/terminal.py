@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -26,10 +26,17 @@ _STATE_STYLE = {
 
 def configuration_text(counts: Mapping[str, int] | None, emulated: Iterable[str] = ()) -> str:
     """`T4 x2 (emulated) + A100 x1`."""
-    marked = set(emulated)
     if not counts:
         return "-"
-    return " + ".join(f"{name} x{n}{' (emulated)' if name in marked else ''}" for name, n in counts.items())
+    return marked_text([f"{name} x{n}" for name, n in counts.items()], set(emulated))
+
+
+def marked_text(parts: Sequence[str], emulated: set[str]) -> str:
+    """Parts such as `T4 x2`, each said to be emulated where it is; once where all are."""
+    marks = [part.rsplit(" x", 1)[0] in emulated for part in parts]
+    if all(marks):
+        return " + ".join(parts) + " (emulated)"
+    return " + ".join(f"{part} (emulated)" if mark else part for part, mark in zip(parts, marks, strict=True))
 
 
 def emulated_types(devices: Json | None) -> set[str]:
@@ -41,8 +48,8 @@ def options_table(title: str, explanation: Json, emulated: Iterable[str] = ()) -
     """The configurations that were weighed: prediction, price, money, and for each one not taken, why."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, expand=False)
     table.add_column("configuration")
-    for name in ("time", "likely", "memory/device", "$/h", "compute + storage", "total money"):
-        table.add_column(name, justify="right")
+    for name in ("time", "likely", "memory/device", "$/h", "dollars", "total money"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("from")
     table.add_column("why not", overflow="fold")
     chosen = explanation.get("chosen")
@@ -83,7 +90,7 @@ def workloads_table(workloads: Iterable[Json], now_s: float | None = None) -> Ta
     for name in ("workload", "kind", "state", "placement", "progress"):
         table.add_column(name)
     for name in ("held for", "cost"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("age", justify="right")
     now_s = now_s or time.time()
     for workload in workloads:
@@ -146,14 +153,14 @@ def report_table(workloads: Iterable[Json], emulated: Iterable[str] = ()) -> Tab
     table.add_column("state")
     table.add_column("placement")
     for name in ("predicted", "measured", "off by", "predicted $", "measured $"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("result", overflow="fold")
     marked = set(emulated)
     for workload in workloads:
         table.add_row(
             workload["name"],
             state_text(workload),
-            _mark(workload["placement"], marked),
+            marked_text(workload["placement"].split(" + "), marked) if workload["placement"] else "-",
             duration(workload["predicted_s"]),
             duration(workload["run_s"]),
             percent(error_percent(workload["run_s"], workload["predicted_s"])),
@@ -162,13 +169,6 @@ def report_table(workloads: Iterable[Json], emulated: Iterable[str] = ()) -> Tab
             result_text(workload),
         )
     return table
-
-
-def _mark(placement: str | None, emulated: set[str]) -> str:
-    if placement is None:
-        return "-"
-    parts = placement.split(" + ")
-    return " + ".join(f"{part} (emulated)" if part.rsplit(" x", 1)[0] in emulated else part for part in parts)
 
 
 def result_text(workload: Json) -> str:
@@ -194,7 +194,7 @@ def devices_table(devices: Json) -> Table:
     table = Table(box=box.SIMPLE_HEAD, expand=False)
     table.add_column("device type")
     for name in ("free", "total", "memory", "fp32 TFLOP/s", "$/h each", "congestion $/h"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("price from", overflow="fold")
     for kind in devices["device_types"]:
         peak = kind["peak_flops"].get("fp32")

@@ -384,6 +384,6 @@ def _absolute_paths(step: Any, base: Path) -> Any:
     if model is not None:
         local = model.startswith((".", "/", "~")) or (base / model).is_dir()
         changes["model"] = absolute(model) if local else model
-    if step.code is None and (getattr(step, "entrypoint", None) or isinstance(step, Command)):
+    if step.code is None and getattr(step, "entrypoint", None):
         changes["code"] = str(base)
     return step.model_copy(update=changes)

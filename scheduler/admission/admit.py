@@ -82,7 +82,7 @@ def admit(
                 run_dir=str(runs / workload_id),
                 pipeline_id=root if submission.is_pipeline else None,
                 needs=tuple(ids[need] for need in spec.needs),
-                code_path=spec.code,
+                code_path=str(runs / workload_id / "code.zip") if spec.code else None,
                 deadline_s=now_s + min(deadlines) if deadlines else None,
                 budget_usd=spec.budget_usd,
                 work=item.work,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from cluster.catalog import Catalog
 from cluster.types import Snapshot
-from workloads.errors import Problem
+from workloads.errors import Problem, SpecError
 from workloads.loading import is_url
 from workloads.spec import Resources, WorkloadSpec
 
 from ..estimate.work import Work
 from ..types import Estimate
+from .code import code_files
 
 CHECKPOINTS_KEPT = 3
 """Two kept and one being written."""
@@ -104,6 +105,10 @@ def code(spec: WorkloadSpec) -> list[Problem]:
     folder = Path(spec.code)
     if not folder.is_dir():
         return [Problem(f"code folder {folder} does not exist", "code")]
+    try:
+        code_files(folder)
+    except SpecError as error:
+        return error.problems
     if entrypoint is None:
         return []
     module = entrypoint.partition(":")[0].replace(".", "/")

@@ -18,7 +18,10 @@ from workloads.errors import RaywiseError, SpecError
 
 FAILED, BAD_INPUT = 1, 2
 
-console = Console(highlight=False)
+PLAIN_WIDTH = 150
+"""Columns of a table that does not go to a terminal."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -127,6 +127,8 @@ def _refusal(work: Work, types: list[tuple[DeviceType, int]], memory_bytes: floa
     for device_type, _ in types:
         if work.kind == "preprocess" and device_type.kind != "cpu":
             return Reason("device", "preprocessing runs on CPU actors")
+        if work.kind == "train" and len(types) > 1:
+            return Reason("device", "the shards of a training gang are of one device type")
         if work.profile is not None and device_type.kind not in ("cpu", "gpu") and not device_type.emulated:
             return Reason("device", f"the built-in bodies do not run on a {device_type.kind} yet")
         limit = device_type.memory_bytes

@@ -19,6 +19,7 @@ from cluster.ray_observer import RayObserver
 from workloads.loading import Submission
 
 from ..admission import FileProfiler, StepPlan, admit, plan_steps
+from ..admission.code import pack_code
 from ..engine import Engine
 from ..engine.launch import progress_path
 from ..policy import Policy, create
@@ -86,6 +87,8 @@ class Runtime:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
+        self.executor.close()
+        self.observer.close()
         self.store.close()
 
     def wake(self) -> None:
@@ -105,6 +108,8 @@ class Runtime:
         )
         for record in records:
             Path(record.run_dir).mkdir(parents=True, exist_ok=True)
+            if record.code_path is not None:
+                pack_code(Path(str(record.spec["code"])), Path(record.code_path))
         event = {"file": submission.file, "pipeline": records[0].pipeline_id}
         self.store.add(
             records, [Event("submitted", "a user submitted it", r.id, at_s=now_s, data=event) for r in records]

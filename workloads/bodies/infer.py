@@ -30,6 +30,8 @@ from .report import Report, classification_report
 
 IN_FLIGHT = 2
 TIMING_EVERY_S = 5.0
+LONGEST_JOIN_S = 15.0
+"""How long replicas that have loaded wait for the others, at most."""
 ROW = "row"
 
 
@@ -117,7 +119,7 @@ class Inference:
     def _predict_all(self) -> None:
         for member in self.members:
             self._start(member)
-        self._wait_for_model()
+        self._wait_for_models()
         self.progress.write("phase", phase="running")
         self.started = time.monotonic()
         self.done_before = sum(part.stop - part.start for part in self.parts)
@@ -138,9 +140,18 @@ class Inference:
         member.seen = 0
         member.calls = {member.actor.labels.remote(): Block(-1, 0, 0)}
 
-    def _wait_for_model(self) -> None:
-        """Until one replica has loaded. The others join when they are ready, a slow one does not hold them up."""
-        while not any(member.alive and not member.calls for member in self.members):
+    def _wait_for_models(self) -> None:
+        """Until the gang has loaded, so that the fast devices do not eat up a short table before the others are there.
+        Once the first is ready the rest have half of the time that it took, and join later where that is not enough."""
+        begun = time.monotonic()
+        first_s: float | None = None
+        while True:
+            loading = [member for member in self.members if member.alive and member.calls]
+            waited_s = time.monotonic() - begun
+            if first_s is None and len(loading) < sum(member.alive for member in self.members):
+                first_s = waited_s
+            if first_s is not None and (not loading or waited_s > first_s + min(LONGEST_JOIN_S, first_s / 2)):
+                return
             self._collect()
 
     def _give_work(self) -> None:
