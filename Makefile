@@ -1,0 +1,50 @@
+# Two commands: `make run` sets everything up and runs the main job; `make test` sets everything up and tests it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test test-unit check format bench docs clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make the virtual environment and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e '.[examples,dev]'
+	touch $@
+
+run: demo ## The main job: start a local cluster, run the example pipeline on it, show what was decided
+
+demo: $(STAMP) ## The same as run
+	HF_HUB_OFFLINE=1 $(BIN)/raywise demo
+
+test: $(STAMP) ## All tests: unit, contract and integration on a real local Ray cluster
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-unit: $(STAMP) ## Only what needs no Ray
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not ray'
+
+check: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Benchmarks; each says what it is compared with
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/decision_time.py
+
+docs: $(STAMP) ## The picture in the README, from a real run of the demo
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/make_picture.py
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
