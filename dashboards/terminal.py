@@ -178,12 +178,20 @@ def result_text(workload: Json) -> str:
     progress, metrics = workload["progress"], workload["metrics"]
     parts = [f"{name.replace('_', ' ')} {metrics[name]:.4g}" for name in _SHOWN_METRICS if name in metrics]
     if progress["rows_by_device"]:
-        parts.append("rows: " + ", ".join(f"{name} {rows}" for name, rows in progress["rows_by_device"].items()))
+        parts.append("rows: " + ", ".join(_rows_on(workload, name) for name in progress["rows_by_device"]))
     if progress["row_errors"]:
         parts.append(f"{progress['row_errors']} rows left out")
     if progress["resumed"]:
         parts.append(f"resumed {progress['resumed']}x")
     return "; ".join(parts) or "done"
+
+
+def _rows_on(workload: Json, device_type: str) -> str:
+    """`T4 140 (70 a device)`: what the devices of one type took."""
+    rows = workload["progress"]["rows_by_device"][device_type]
+    counts = dict(part.rsplit(" x", 1) for part in (workload["placement"] or "").split(" + ") if " x" in part)
+    devices = int(counts.get(device_type, 1))
+    return f"{device_type} {rows}" + (f" ({rows / devices:.0f} a device)" if devices > 1 else "")
 
 
 _SHOWN_METRICS = ("accuracy", "macro_f1", "best_validation_accuracy", "validation_accuracy", "loss")

@@ -48,21 +48,12 @@ class Submission:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and alias bombs (aliases are counted as often as they are used)."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.nodes = 0
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        self.nodes += 1
-        if self.nodes > MAX_YAML_NODES:
-            raise yaml.constructor.ConstructorError(None, None, "too many nodes (aliases within aliases?)", None)
-        return super().construct_object(node, deep=deep)
+    """SafeLoader that refuses duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
             if key.value in seen and key.value != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"field {key.value!r} twice", key.start_mark)
             seen.add(key.value)
@@ -96,19 +87,21 @@ def load_text(text: str, *, base: Path, file: str = "", overrides: Iterable[str]
 def load_data(data: dict[str, Any], *, base: Path, file: str = "") -> Submission:
     """Like `load_file` for data that is already parsed (JSON, Python)."""
     kind = data.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = _nearest(str(kind), KINDS) if kind else f"add one of: {', '.join(KINDS)}"
         raise SpecError(Problem(f"unknown kind {kind!r}" if kind else "kind is missing", "kind", hint, file))
     if kind == "pipeline":
         return _load_pipeline(data, base, file)
     spec = _validate(KINDS[kind], data, file)
-    step = _absolute_paths(spec, base)
+    _check_alone(spec, file)
+    step = _absolute_paths(spec, base, file)
     return Submission(name=step.name, steps=(step,), is_pipeline=False, file=file)
 
 
 def _load_pipeline(data: dict[str, Any], base: Path, file: str) -> Submission:
-    data = _substitute(data, data.get("params") or {}, file)
-    for step in data.get("steps") or []:
+    params, steps = data.get("params"), data.get("steps")
+    data = _substitute(data, params if isinstance(params, dict) else {}, file)
+    for step in data["steps"] if isinstance(steps, list) else []:
         if isinstance(step, dict):
             for field in INHERITED:
                 if field in data:
@@ -116,25 +109,43 @@ def _load_pipeline(data: dict[str, Any], base: Path, file: str) -> Submission:
     pipeline = _validate(Pipeline, data, file)
     assert isinstance(pipeline, Pipeline)
     _check_needs(pipeline, file)
-    steps = tuple(_absolute_paths(step, base) for step in _in_order(pipeline, file))
+    steps = tuple(_absolute_paths(step, base, file) for step in _in_order(pipeline, file))
     return Submission(pipeline.name, steps, True, pipeline.deadline, pipeline.budget_usd, file)
 
 
 def _parse_yaml(text: str, file: str) -> dict[str, Any]:
-    try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(Problem(f"not YAML: {error.problem}", where, "check indentation and quotes", file)) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SpecError(Problem(f"not YAML: {str(error).splitlines()[0]}", file=file)) from None
+    data = _yaml_value(text, file)
     if not isinstance(data, dict):
         found = "empty" if data is None else f"a {type(data).__name__}"
         raise SpecError(
             Problem(f"expected a mapping of fields, the file is {found}", hint="see examples/ for a spec", file=file)
         )
     return data
+
+
+def _yaml_value(text: str, file: str, field: str = "") -> Any:
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        _check_size(value)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark and not field else field
+        raise SpecError(Problem(f"not YAML: {error.problem}", where, "check indentation and quotes", file)) from None
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:  # the last two: a date of month 13
+        raise SpecError(Problem(f"not YAML: {str(error).splitlines()[0]}", field, file=file)) from None
+    return value
+
+
+def _check_size(value: Any) -> None:
+    """Raise ValueError for an alias bomb: nodes are counted as often as aliases repeat them."""
+    waiting, nodes = [value], 0
+    while waiting:
+        item = waiting.pop()
+        nodes += 1
+        if nodes > MAX_YAML_NODES:
+            raise ValueError("too many nodes (aliases within aliases?)")
+        if isinstance(item, dict | list):
+            waiting += item.values() if isinstance(item, dict) else item
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = "") -> None:
@@ -147,14 +158,23 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = 
             raise SpecError(
                 Problem(f"expected key=value, got {override!r}", "--set", "e.g. --set data=my/folder", file)
             )
-        value = yaml.safe_load(raw) if raw else ""
-        if isinstance(value, str) and value and "://" not in value and Path(value).expanduser().exists():
-            value = str(Path(value).expanduser().resolve())
+        value = _yaml_value(raw, file, "--set") if raw else ""
+        if isinstance(value, str):
+            value = _seen_from_here(value)
         params = data.get("params")
         if isinstance(params, dict) and key in params:
             params[key] = value
         else:
             _set_path(data, key, value, file)
+
+
+def _seen_from_here(value: str) -> str:
+    """The absolute path where the value names something that exists; else the value."""
+    try:
+        path = Path(value).expanduser()
+        return str(path.resolve()) if value and not is_url(value) and path.exists() else value
+    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL byte, an unknown ~user
+        return value
 
 
 def _set_path(data: dict[str, Any], key: str, value: object, file: str) -> None:
@@ -178,7 +198,8 @@ def _known_fields(data: Mapping[str, Any]) -> list[str]:
 
 
 def _set_hint(data: Mapping[str, Any], key: str = "") -> str:
-    names = [*(data.get("params") or {}), *_known_fields(data)]
+    params = data.get("params")
+    names = [*(params if isinstance(params, dict) else {}), *_known_fields(data)]
     return _nearest(key, names) if key else f"known: {', '.join(names)}"
 
 
@@ -205,11 +226,12 @@ def _validate(model: type[BaseModel], data: Mapping[str, Any], file: str) -> Any
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise SpecError([_problem(model, data, item, file) for item in error.errors()]) from None
+        problems = [_problem(model, data, item, file) for item in error.errors()]
+        raise SpecError(list(dict.fromkeys(problems))) from None
 
 
 def _problem(model: type[BaseModel], data: Mapping[str, Any], item: Any, file: str) -> Problem:
-    location = [part for part in item["loc"] if part not in KINDS or item["loc"][-1] == part]
+    location = _location(item["loc"])
     field = ".".join(_named(data, location))
     message, hint = item["msg"].removeprefix("Value error, "), ""
     if item["type"] == "extra_forbidden":
@@ -224,11 +246,25 @@ def _problem(model: type[BaseModel], data: Mapping[str, Any], item: Any, file: s
         message, field = "kind is missing", f"{field}.kind"
     elif item["type"] == "literal_error":
         hint = _nearest(str(item["input"]), re.findall(r"'([^']+)'", item["msg"]))
+        if location[-1] == "devices" and isinstance(item["input"], str):
+            hint += f" or, for a device type: [{item['input']}]"
     elif item["type"] == "string_pattern_mismatch":
         message, hint = f"{item['input']!r} is not allowed here", _pattern_hint(str(location[-1]))
+    elif location[:1] == ["params"]:
+        message = f"expected a text, a number or true or false, got {_shown(item['input'])}"
     elif item["type"].endswith(("_type", "_parsing")):
         message = f"{message}, got {_shown(item['input'])}"
     return Problem(message, field, hint, file)
+
+
+def _location(parts: tuple[Any, ...]) -> list[Any]:
+    """Where it is in the file: without the names pydantic puts in for the branches of a union."""
+    location = list(parts)
+    if location[:1] == ["steps"] and len(location) > 2:
+        del location[2]  # the step's kind
+    if "devices" in location and location[-1] != "devices":
+        del location[location.index("devices") + 1]  # a word, a list or a mapping
+    return location[:2] if location[:1] == ["params"] else location
 
 
 def _pattern_hint(field: str) -> str:
@@ -317,6 +353,15 @@ def _check_needs(pipeline: Pipeline, file: str) -> None:
         raise SpecError(problems)
 
 
+def _check_alone(step: Any, file: str) -> None:
+    """A workload of its own has no steps to need."""
+    problems = [Problem("there are no other steps", "needs", "use kind: pipeline", file)] if step.needs else []
+    for name in sorted(references(step)):
+        problems.append(Problem(f"${{{name}.output}} names no step", "", "use kind: pipeline", file))
+    if problems:
+        raise SpecError(problems)
+
+
 def references(step: BaseModel) -> set[str]:
     """Names of the steps whose output a step uses."""
     return set(REFERENCE.findall(step.model_dump_json()))
@@ -365,25 +410,28 @@ def is_url(path: str) -> bool:
     return bool(_URL.match(path))
 
 
-def _absolute_paths(step: Any, base: Path) -> Any:
+def _absolute_paths(step: Any, base: Path, file: str) -> Any:
     """The step with local paths made absolute, seen from the spec's folder."""
 
-    def absolute(path: str) -> str:
+    def absolute(path: str, field: str) -> str:
         if is_url(path) or path.startswith("${"):
             return path
-        return str((base / Path(path).expanduser()).resolve())
+        try:
+            return str((base / Path(path).expanduser()).resolve())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SpecError(Problem(f"{path!r} is no path: {error}", field, file=file)) from None
 
     changes: dict[str, Any] = {}
     for field in ("input", "output", "code"):
         value = getattr(step, field, None)
         if isinstance(value, str):
-            changes[field] = absolute(value)
+            changes[field] = absolute(value, field)
         elif isinstance(value, dict):
-            changes[field] = {key: absolute(path) for key, path in value.items()}
+            changes[field] = {key: absolute(path, f"{field}.{key}") for key, path in value.items()}
     model = getattr(step, "model", None)
     if model is not None:
         local = model.startswith((".", "/", "~")) or (base / model).is_dir()
-        changes["model"] = absolute(model) if local else model
+        changes["model"] = absolute(model, "model") if local else model
     if step.code is None and getattr(step, "entrypoint", None):
         changes["code"] = str(base)
     return step.model_copy(update=changes)

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
 from .quantities import Bytes, CountRange, Duration
@@ -28,6 +37,18 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+def _form(devices: Any) -> str:
+    return "list" if isinstance(devices, list) else "mapping" if isinstance(devices, dict) else "word"
+
+
+Devices = Annotated[
+    Annotated[Literal["any", "accelerator", "cpu"], Tag("word")]
+    | Annotated[list[str], Tag("list")]
+    | Annotated[dict[str, CountRange], Tag("mapping")],
+    Discriminator(_form),  # so that an error is about the form that was written, not about all three
+]
+
+
 class Resources(Model):
     """Which devices a workload may run on, and how many of them.
 
@@ -35,7 +56,7 @@ class Resources(Model):
     `devices` as a mapping `{T4: 1..2, A100: 1}`: all of these types together.
     """
 
-    devices: Literal["any", "accelerator", "cpu"] | list[str] | dict[str, CountRange] = "any"
+    devices: Devices = "any"
     count: CountRange | None = None
     mix: bool = False
     cpus_per_shard: float | None = Field(default=None, gt=0, le=4096)

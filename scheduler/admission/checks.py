@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from cluster.catalog import Catalog
@@ -31,8 +32,10 @@ def canonical_resources(resources: Resources, catalog: Catalog, snapshot: Snapsh
     for name in devices:
         found = _canonical(name, catalog, snapshot)
         if found is None:
-            nearest = catalog.nearest(name)
-            hint = f"did you mean {nearest!r}?" if nearest else "see `raywise devices` and cluster/catalog/devices.csv"
+            close = get_close_matches(name.lower(), [each.lower() for each in snapshot.device_types], n=1, cutoff=0.5)
+            nearest = _canonical(close[0], catalog, snapshot) if close else catalog.nearest(name)
+            here = ", ".join(sorted(snapshot.device_types))
+            hint = (f"did you mean {nearest!r}? " if nearest else "") + f"the cluster has {here}"
             return Problem(f"no catalog knows the device type {name!r}", "resources.devices", hint)
         names[name] = found
     if isinstance(devices, dict):
@@ -92,7 +95,7 @@ def disk(work: Work, folders: Mapping[str, str]) -> list[Problem]:
             problems.append(Problem(f"{what} folder {root} cannot be written to", "output", "choose another folder"))
         free = shutil.disk_usage(root).free
         if needed[what] > free:
-            message = f"not enough disk for {what}: about {needed[what] / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+            message = f"not enough disk for {what}: about {needed[what] / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"
             problems.append(Problem(f"{message} at {root}", "output", "free some space or choose another output"))
     return problems
 

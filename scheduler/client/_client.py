@@ -152,15 +152,26 @@ def _body(spec: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Jso
     if isinstance(spec, Mapping):
         return {"text": json.dumps(dict(spec)), "base": str(Path.cwd()), "file": "", "overrides": changes}
     path = Path(spec)
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        message, hint = f"not UTF-8 text (byte {error.start})", "not YAML?"
+        raise Refused([{"message": message, "file": str(path), "field": "", "hint": hint}]) from None
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise Refused([{"message": message, "file": str(path), "field": "", "hint": ""}]) from None
     return {"text": text, "base": str(path.resolve().parent), "file": str(path), "overrides": changes}
 
 
 def _seen_from_here(override: str) -> str:
     """A path in `key=path` that exists, seen from the current folder, is made absolute."""
     key, equals, value = override.partition("=")
-    if equals and value and "://" not in value and Path(value).expanduser().exists():
-        return f"{key}={Path(value).expanduser().resolve()}"
+    try:
+        path = Path(value).expanduser()
+        if equals and value and "://" not in value and path.exists():
+            return f"{key}={path.resolve()}"
+    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL byte, an unknown ~user
+        pass
     return override
 
 

@@ -38,10 +38,10 @@ def learn(
         ):
             refused.append(f"{timing.seconds:.3g} s measured where {predicted:.3g} s were predicted: not believed")
     if work_s is not None:
-        calibration.observe_overhead(work.kind, work.family, max(0.0, run_s - work_s))
+        calibration.observe_overhead(work.kind, work.family, configuration.devices, max(0.0, run_s - work_s))
     elif all(name in device_types for name, _ in configuration.groups):
         key = "+".join(f"{calibration_name(device_types[name])}x{count}" for name, count in configuration.groups)
-        overhead = calibration.overhead_s(work.kind, work.family, 0.0).mean
+        overhead = calibration.overhead_s(work.kind, work.family, configuration.devices, 0.0).mean
         calibration.observe_history(work.kind, work.family, key, max(0.1, run_s - overhead))
     return refused
 

@@ -74,9 +74,9 @@ class Calibration:
             self._update(key, math.log(ratio))
         return True
 
-    def observe_overhead(self, kind: str, family: str, seconds: float) -> bool:
-        """Learn the seconds a body took beside its work."""
-        return self._observe_seconds((("overhead", kind, family), ("overhead", kind, _ANY)), seconds)
+    def observe_overhead(self, kind: str, family: str, devices: int, seconds: float) -> bool:
+        """Learn the seconds a body on so many devices took beside its work."""
+        return self._observe_seconds(_overhead_levels(kind, family, devices), seconds)
 
     def observe_history(self, kind: str, family: str, configuration: str, seconds: float) -> bool:
         """Learn the seconds of work that no model predicts (a command, the user's own code)."""
@@ -101,9 +101,9 @@ class Calibration:
                 return _correction(entry, widened=distance)
         return Correction(1.0, math.exp(-2 * PRIOR_SPREAD), math.exp(2 * PRIOR_SPREAD), False)
 
-    def overhead_s(self, kind: str, family: str, prior_s: float) -> Correction:
-        """Seconds beside the work, with their interval."""
-        for distance, key in enumerate((("overhead", kind, family), ("overhead", kind, _ANY))):
+    def overhead_s(self, kind: str, family: str, devices: int, prior_s: float) -> Correction:
+        """Seconds beside the work, with their interval: processes start and models load on every device."""
+        for distance, key in enumerate(_overhead_levels(kind, family, devices)):
             if key in self.entries:
                 return _correction(self.entries[key], widened=distance)
         return Correction(prior_s, prior_s / 2, prior_s * 2, False)
@@ -121,6 +121,14 @@ class Calibration:
     def from_rows(cls, rows: Mapping[str, tuple[float, float, int]]) -> Calibration:
         """What `to_rows` wrote."""
         return cls({tuple(key.split("\t")): Entry(*values) for key, values in rows.items()})
+
+
+def _overhead_levels(kind: str, family: str, devices: int) -> tuple[Key, ...]:
+    return (
+        ("overhead", kind, family, str(devices)),
+        ("overhead", kind, family, _ANY),
+        ("overhead", kind, _ANY, _ANY),
+    )
 
 
 def _levels(*parts: str) -> tuple[Key, ...]:

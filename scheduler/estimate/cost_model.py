@@ -64,7 +64,7 @@ def estimate(
     price_usd_h = _price(types)
     memory_bytes = _memory_bytes(work, configuration.devices)
     refused = _refusal(work, types, memory_bytes)
-    overhead = calibration.overhead_s(work.kind, work.family, STARTUP_S[work.kind])
+    overhead = calibration.overhead_s(work.kind, work.family, configuration.devices, STARTUP_S[work.kind])
     if refused is not None:
         return Estimate(configuration, None, memory_bytes=memory_bytes, price_usd_h=price_usd_h, infeasible=refused)
     speed = _work_seconds(work, types, link, calibration)

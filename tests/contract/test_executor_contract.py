@@ -285,4 +285,8 @@ class TestRayExecutor:
                 break
             time.sleep(0.2)
         assert left == []
+        freed_after = time.monotonic()
+        while any(node.free.get("T4") != node.total.get("T4") for node in service.nodes()):
+            assert time.monotonic() - freed_after < 20, "the placement group's device was not given back"
+            time.sleep(0.1)
         service.close()

