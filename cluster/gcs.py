@@ -1,7 +1,7 @@
 """Asks Ray's control service (GCS) directly, over gRPC with a deadline on every call.
 
-The service is no driver (`ray.init`): Ray ends a driver's whole process when the control service stays away for a minute
-(measured: exit code 1 after 61 s), and a scheduler must outlive its cluster.
+The service is no driver (`ray.init`): Ray ends a driver's whole process when the control service stays away for a
+minute (measured: exit code 1 after 61 s), and a scheduler must outlive its cluster.
 """
 
 from __future__ import annotations

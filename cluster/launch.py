@@ -62,7 +62,8 @@ def head_command(plan: NodePlan, port: int, dashboard_port: int, temp_dir: Path)
 def node_command(plan: NodePlan, address: str) -> list[str]:
     """The command that starts a further node in the foreground."""
     (agent_port,) = free_ports(1)
-    return [*_ray_start(plan, agent_port), f"--address={address}"]
+    # All nodes share this machine's log folder: one monitor tails it, or every line would come once for each node.
+    return [*_ray_start(plan, agent_port), f"--address={address}", "--include-log-monitor=false"]
 
 
 def _ray_start(plan: NodePlan, agent_port: int) -> list[str]:

@@ -40,7 +40,8 @@ class RayExecutor:
     """An `Executor` on the cluster with its Jobs API at `dashboard_url` and its control service at `address`.
 
     `progress_path_of` gives the progress file of a run (`Job.progress_path`), also of runs that another process
-    started; each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster.
+    started; each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster, `staging`
+    the folder for its copy (a temporary one where not given).
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class RayExecutor:
         progress_path_of: Callable[[str], Path],
         token_path: Path | None = None,
         workloads_dir: Path | None = None,
+        staging: Path | None = None,
     ) -> None:
         self._jobs = JobsApi(dashboard_url, token_path)
         self._service = ControlService(address, token_path)
         self._progress_path_of = progress_path_of
         self._workloads_dir = workloads_dir or Path(workloads.__file__).parent
+        self._staging = staging
         self._staged: Path | None = None
         self._offsets: dict[str, int] = {}
         self._phase_offsets: dict[str, int] = {}

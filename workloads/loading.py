@@ -114,6 +114,8 @@ def _load_pipeline(data: dict[str, Any], base: Path, file: str) -> Submission:
 
 
 def _parse_yaml(text: str, file: str) -> dict[str, Any]:
+    if len(text) > MAX_YAML_BYTES:
+        raise SpecError(Problem(f"{len(text):,} characters; a spec has at most {MAX_YAML_BYTES:,}", file=file))
     data = _yaml_value(text, file)
     if not isinstance(data, dict):
         found = "empty" if data is None else f"a {type(data).__name__}"
@@ -141,7 +143,8 @@ def _check_size(value: Any) -> None:
     waiting, nodes = [value], 0
     while waiting:
         item = waiting.pop()
-        nodes += 1
+        # A text counts by its length, and must be one that can be stored: no halves of surrogate pairs.
+        nodes += 1 + len(item.encode()) // 1000 if isinstance(item, str) else 1
         if nodes > MAX_YAML_NODES:
             raise ValueError("too many nodes (aliases within aliases?)")
         if isinstance(item, dict | list):

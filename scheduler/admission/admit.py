@@ -145,7 +145,9 @@ def _check_all(
         if set(step.needs) & {problem_step(problem) for problem in problems}:
             continue  # what it needs is already refused
         try:
-            spec = resolve_references(step, outputs).model_copy(update={"output": outputs[step.name]})
+            spec = resolve_references(step, outputs)
+            outputs[step.name] = spec.output or outputs[step.name]
+            spec = spec.model_copy(update={"output": outputs[step.name]})
             item = _check(spec, profiler, catalog, snapshot, calibration)
             if with_disk:
                 folders = {"output": outputs[step.name], "checkpoints": str(run_dir)}

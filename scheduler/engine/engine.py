@@ -117,6 +117,8 @@ class Engine:
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
         if not run.ended:
+            if record.state == "stopping":  # the first stop may not have reached the cluster
+                self._executor.stop(record.run_id)
             if record.state == "starting" and progress.phase != "starting":
                 event = self._event("running", "its body reported the first step or row", record.id)
                 self._store.put(replace(record, state="running"), event)
@@ -195,6 +197,11 @@ class Engine:
         """Keep each decision with its workload; an unchanged one is not written again."""
         for record in self._store.select(states=("queued",)):
             explanation = plan.explanations.get(record.id)
+            hopeless = moves.hopeless(explanation) if explanation is not None else None
+            if hopeless is not None:
+                failed = replace(record, state="failed", explanation=explanation, message=hopeless, ended_s=self._clock())
+                self._store.put(failed, self._event("failed", hopeless, record.id))
+                continue
             if explanation is None or moves.same_choice(record.explanation, explanation):
                 continue
             estimates = tuple(option.estimate for option in explanation.options)

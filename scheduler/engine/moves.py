@@ -21,8 +21,8 @@ def queued(record: Record, profiler: Profiler, upstream: Mapping[str, Upstream],
     """Everything it needs has succeeded: measure the work and join the queue, or fail with what is wrong."""
     try:
         work = profiler.work(record.workload_spec(), upstream)
-    except SpecError as error:
-        message = str(error)
+    except Exception as error:  # whatever is wrong with this one must not stop the others
+        message = str(error) if isinstance(error, SpecError) else f"its work cannot be measured: {error!r}"
         after = replace(record, state="failed", message=message, ended_s=now_s)
         return after, Event("failed", message, record.id)
     cause = "everything it needs has succeeded" if record.needs else "submitted; it needs nothing else"
@@ -68,6 +68,15 @@ def ended(record: Record, run: RunObservation, progress: Progress, now_s: float)
         return after, Event("retry", cause, record.id, data={"delay_s": delay_s})
     after = replace(released, state="failed", ended_s=now_s, message=message)
     return after, Event("failed", message, record.id)
+
+
+def hopeless(explanation: Explanation) -> str | None:
+    """Why a queued workload can never run any more: its budget is gone, and what is within it is impossible. A device
+    that is only busy, or gone for now, is no such reason."""
+    reasons = [option.reason for option in explanation.options]
+    over = [reason.message for reason in reasons if reason is not None and reason.code == "budget"]
+    final = all(reason is not None and reason.code in ("budget", "device", "memory") for reason in reasons)
+    return f"no configuration is within its budget any more: {over[0]}" if over and final else None
 
 
 def _released(record: Record, now_s: float) -> Record:

@@ -159,8 +159,9 @@ def _least_bad(options: list[Option]) -> list[Option]:
     for option in options:
         soft = option.reason is not None and option.reason.code in ("deadline", "unpriced")
         if soft:
-            # Only the time counts now.
-            total = (option.wait_s or 0.0) + (option.estimate.seconds or 0.0)
+            # Only the time counts now, in dollars like every other total.
+            hours = ((option.wait_s or 0.0) + (option.estimate.seconds or 0.0)) / 3600
+            total = hours * value_of_time_usd_h("time")
             softened.append(replace(option, reason=None, total_usd=total))
         else:
             softened.append(option)

@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from cluster.protocols import ClusterUnreachable
 from dashboards.metrics import render_metrics
@@ -66,7 +67,8 @@ def _add_guard(app: FastAPI, runtime: Runtime) -> None:
         ):
             return problem_response(401, "a valid bearer token is needed")
         length = request.headers.get("content-length", "0")
-        if request.method == "POST" and (not length.isdigit() or int(length) > MAX_BODY_BYTES):
+        chunked = "transfer-encoding" in request.headers  # a body of unknown length
+        if request.method == "POST" and (chunked or not length.isdigit() or int(length) > MAX_BODY_BYTES):
             return problem_response(413, f"a request body has at most {MAX_BODY_BYTES:,} bytes")
         return await call_next(request)
 
@@ -81,8 +83,8 @@ def _add_errors(app: FastAPI) -> None:
         problems = [Problem(item["msg"], ".".join(str(part) for part in item["loc"])) for item in error.errors()]
         return problem_response(422, "the request is malformed", SpecError(problems).to_json())
 
-    @app.exception_handler(HTTPException)
-    async def not_found(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(AnyHTTPException)  # also the ones of the router: no such path, no such method
+    async def not_found(_: Request, error: AnyHTTPException) -> JSONResponse:
         return problem_response(error.status_code, str(error.detail))
 
     @app.exception_handler(ClusterUnreachable)
@@ -143,10 +145,11 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
     @app.get("/api/v1/workloads/{workload_id}/events")
     def events(workload_id: str, after: int = 0) -> dict[str, Any]:
         found = [
-            event for record in _find(runtime, workload_id) for event in runtime.store.events(workload_id=record.id)
+            event
+            for record in _find(runtime, workload_id)
+            for event in runtime.store.events(workload_id=record.id, after=after)
         ]
-        newer = sorted((event for event in found if event.sequence > after), key=lambda event: event.sequence)
-        return {"events": [views.event(event) for event in newer]}
+        return {"events": [views.event(event) for event in sorted(found, key=lambda event: event.sequence)]}
 
     @app.get("/api/v1/workloads/{workload_id}/logs")
     def logs(workload_id: str) -> PlainTextResponse:

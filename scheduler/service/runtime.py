@@ -70,7 +70,9 @@ class Runtime:
         host = host_rates(home)
         token_path = access.token_path
         self.observer = RayObserver(access.address, catalog, host, token_path)
-        self.executor = RayExecutor(access.dashboard_url, access.address, self._progress_path, token_path)
+        self.executor = RayExecutor(
+            access.dashboard_url, access.address, self._progress_path, token_path, staging=home.path / "stage"
+        )
         self.store = Store(home.database)
         auth.remember(self.store, home.ensure_token())
         self.engine = Engine(self.store, self.observer, self.executor, self.policy, FileProfiler(), time.time)

@@ -69,11 +69,11 @@ class Record:
         return _SPEC.validate_python(self.spec)
 
     def cost_usd(self, now_s: float) -> float | None:
-        """Dollars so far: None where what it holds has no price."""
-        if self.placement is None or self.started_s is None:
-            return self.spent_usd
-        if self.price_usd_h is None:
+        """Dollars so far: None where what it holds, or held last, has no price."""
+        if self.attempt and self.price_usd_h is None:
             return None
+        if self.placement is None or self.started_s is None or self.price_usd_h is None:
+            return self.spent_usd
         return self.spent_usd + max(0.0, now_s - self.started_s) / 3600 * self.price_usd_h
 
     def run_s(self, now_s: float) -> float:

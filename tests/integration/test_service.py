@@ -257,7 +257,8 @@ def test_bad_input_is_refused_with_exit_code_2_and_nothing_is_stored(service: Se
 def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service: Service, tmp_path: Path) -> None:
     """The demo's pipeline on a smaller training run: a shard is killed with -9, training resumes from a checkpoint and
     finishes; two device types label rows at once; then a row that is not text is reported and costs no other."""
-    settings = ["--set", "epochs=2", "--set", "steps.train.checkpoint_every=4"]
+    data = _shortened_data(tmp_path)
+    settings = ["--set", f"data={data}", "--set", "epochs=3", "--set", "steps.train.checkpoint_every=4"]
     pipeline = service.json("submit", EXAMPLE, *settings)["id"]
     train = f"{pipeline}-train"
     deadline = time.monotonic() + 240
@@ -276,12 +277,22 @@ def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service
     )
     assert steps["train"]["progress"]["resumed"] >= 1
     assert steps["train"]["placement"] == "T4 x2"
-    assert steps["evaluate"]["metrics"]["accuracy"] > 0.5
+    assert steps["evaluate"]["metrics"]["accuracy"] > 3 / 12  # guessing one of twelve intents gives 1/12
     by_device = steps["label"]["result"]["by_device"]
     assert set(by_device) == {"T4", "A100-SXM4-40GB"}
     assert sum(by_device.values()) == 252
     assert min(by_device.values()) > 0
     _check_poisoned_row(service, tmp_path, Path(steps["train"]["output"]) / "model")
+
+
+def _shortened_data(folder: Path) -> Path:
+    """The example's data with fewer rows to train on."""
+    source = EXAMPLE.parent / "data" / "support"
+    target = folder / "data"
+    target.mkdir()
+    for name, rows in (("train.csv", 360), ("val.csv", 120), ("test.csv", 156)):
+        (target / name).write_text("".join((source / name).read_text().splitlines(keepends=True)[: rows + 1]))
+    return target
 
 
 def _check_poisoned_row(service: Service, folder: Path, model: Path) -> None:
