@@ -24,9 +24,9 @@ def captured() -> str:
     if len(sys.argv) > 1:
         return Path(sys.argv[1]).read_text()
     command = [str(Path(sys.executable).with_name("raywise")), "demo"]
-    return subprocess.run(
-        command, env={**os.environ, "FORCE_COLOR": "1"}, capture_output=True, text=True, check=True
-    ).stdout
+    colours = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0", "TERM": "xterm-256color"}
+    done = subprocess.run(command, env={**os.environ, **colours}, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
 
 
 def shortened(lines: list[Text]) -> list[Text]:

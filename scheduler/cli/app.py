@@ -18,6 +18,7 @@ from . import lifecycle
 from .common import (
     BAD_INPUT,
     FAILED,
+    CatalogOption,
     HomeOption,
     JsonFlag,
     SetOption,
@@ -50,12 +51,13 @@ def plan(
     file: FileArgument,
     set_: SetOption = None,
     cluster: Annotated[Path | None, typer.Option(help="Plan for this cluster definition, without a service.")] = None,
+    catalog: CatalogOption = None,
     json_: JsonFlag = False,
     home: HomeOption = None,
 ) -> None:
     """Show what each step would run on, how long and for how much, without running it. Needs no cluster."""
     with friendly():
-        answer, emulated = _plan(file, set_ or [], cluster, home)
+        answer, emulated = _plan(file, set_ or [], cluster, catalog, home)
     if json_:
         print_json(answer)
         return
@@ -65,15 +67,17 @@ def plan(
         console.print(terminal.options_table(title, step, emulated))
 
 
-def _plan(file: Path, overrides: list[str], cluster: Path | None, home: Path | None) -> tuple[Any, set[str]]:
-    if cluster is None:
+def _plan(
+    file: Path, overrides: list[str], cluster: Path | None, catalog: Path | None, home: Path | None
+) -> tuple[Any, set[str]]:
+    if cluster is None and catalog is None:
         try:
             with Client(home=home_of(home).path) as client:
                 answer = client.plan(_existing(file), overrides)
                 return answer | {"cluster": "the running cluster"}, terminal.emulated_types(client.devices())
         except NoService:
             pass
-    return offline_plan(file, overrides, cluster, home_of(home))
+    return offline_plan(file, overrides, cluster, home_of(home), catalog)
 
 
 @app.command()

@@ -28,6 +28,10 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", envvar="RAYWISE_HOME", help="The service's folder (default ~/.raywise).")
 ]
+CatalogOption = Annotated[
+    Path | None,
+    typer.Option("--catalog", envvar="RAYWISE_CATALOG", help="Your own device types and prices (CSV or YAML)."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter or a field, e.g. data=my/folder. Repeatable."),

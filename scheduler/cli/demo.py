@@ -37,7 +37,8 @@ def demo(
         devices = client.devices()
         console.print(terminal.devices_table(devices))
         emulated = terminal.emulated_types(devices)
-        answer = client.submit(spec, set_ or [])
+        fitting = adapted(devices) if file is None else []
+        answer = client.submit(spec, [*fitting, *(set_ or [])])
         console.print(f"submitted [bold]{answer['id']}[/bold] from {spec}")
         try:
             view = _follow(client, answer["id"], emulated)
@@ -48,6 +49,17 @@ def demo(
         ok = _report(client, folder, view, emulated)
     if not ok:
         raise typer.Exit(FAILED)
+
+
+def adapted(devices: Any) -> list[str]:
+    """Overrides for the example where the cluster has real accelerators in place of the emulated T4 and A100: train on
+    two of them (or on CPU shards where there is only one), label on one accelerator and one CPU core at once."""
+    totals = {kind["name"]: kind["total"] for kind in devices["device_types"] if kind["kind"] != "cpu"}
+    if not totals or any(kind["emulated"] for kind in devices["device_types"]):
+        return []
+    name, total = max(totals.items(), key=lambda item: (item[1], item[0]))
+    train = f"{{devices: [{name}], count: 2}}" if total >= 2 else "{devices: cpu, count: 2}"
+    return [f"steps.train.resources={train}", f"steps.label.resources={{devices: {{{name}: 1, cpu: 1}}}}"]
 
 
 @contextmanager
@@ -96,7 +108,7 @@ def _print_milestones(printer: Any, workload: Any, lines: dict[str, str]) -> Non
     """A lasting line when a step's state changes and every few seconds on a stream that cannot be redrawn."""
     state = workload["state"]
     moved = lines.get(workload["id"]) != state
-    if printer.is_terminal:
+    if printer.is_interactive:
         due = moved and state not in ("pending", "queued")
     else:
         tick = f"{state} {int(time.time() // 5)}" if state == "running" else state

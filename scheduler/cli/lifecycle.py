@@ -20,7 +20,7 @@ from scheduler.service.home import Home, ServiceInfo
 from scheduler.service.runtime import clean_environment
 from workloads.errors import RaywiseError
 
-from .common import BAD_INPUT, HomeOption, console, fail, friendly, home_of
+from .common import BAD_INPUT, CatalogOption, HomeOption, console, fail, friendly, home_of
 
 START_PATIENCE_S = 180.0
 STOP_PATIENCE_S = 40.0
@@ -37,6 +37,7 @@ def up(
     cluster: Annotated[Path | None, typer.Option(help="Cluster definition to start on this machine.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the service answers.")] = False,
     dashboard_url: Annotated[str | None, typer.Option(help="Ray's dashboard, with --address.")] = None,
+    catalog: CatalogOption = None,
     port: Annotated[int, typer.Option(help="The API's port on loopback; 0 picks a free one.")] = 0,
     policy: Annotated[str, typer.Option(help=f"One of: {', '.join(names())}.")] = "market",
     home: HomeOption = None,
@@ -53,21 +54,27 @@ def up(
             console.print(f"already up: {running.url}, Ray dashboard {running.ray_dashboard_url}")
             return
         if detach:
-            info = start_detached(folder, address, cluster, dashboard_url, port, policy)
+            info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy)
             _greet(info, folder)
         else:
-            _foreground(folder, address, cluster, dashboard_url, port, policy)
+            _foreground(folder, address, cluster, dashboard_url, catalog, port, policy)
 
 
 def _foreground(
-    folder: Home, address: str | None, cluster: Path | None, dashboard_url: str | None, port: int, policy: str
+    folder: Home,
+    address: str | None,
+    cluster: Path | None,
+    dashboard_url: str | None,
+    catalog: Path | None,
+    port: int,
+    policy: str,
 ) -> None:
     from scheduler.service.main import ServiceOptions, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop_cluster = os.environ.get("RAYWISE_KEEP_CLUSTER") != "1"
-    options = ServiceOptions(folder, cluster, address, dashboard_url, port, policy, stop_cluster)
+    options = ServiceOptions(folder, cluster, address, dashboard_url, catalog, port, policy, stop_cluster)
     signal.signal(signal.SIGTERM, _end)
     with suppress(KeyboardInterrupt):
         serve(options, on_ready=lambda info: _greet(info, folder))
@@ -87,6 +94,7 @@ def start_detached(
     address: str | None = None,
     cluster: Path | None = None,
     dashboard_url: str | None = None,
+    catalog: Path | None = None,
     port: int = 0,
     policy: str = "market",
 ) -> ServiceInfo:
@@ -94,8 +102,13 @@ def start_detached(
     folder.prepare()
     command = [sys.executable, "-P", "-m", "raywise", "up", "--home", str(folder.path), "--policy", policy]
     command += ["--port", str(port)]
-    definition = None if cluster is None else cluster.resolve()
-    for flag, value in (("--address", address), ("--cluster", definition), ("--dashboard-url", dashboard_url)):
+    options = {
+        "--address": address,
+        "--cluster": None if cluster is None else cluster.resolve(),
+        "--dashboard-url": dashboard_url,
+        "--catalog": None if catalog is None else catalog.resolve(),
+    }
+    for flag, value in options.items():
         command += [flag, str(value)] if value is not None else []
     with open(folder.log, "ab") as log:
         start = log.tell()

@@ -18,12 +18,12 @@ from workloads.loading import load_file
 
 
 def offline_plan(
-    file: Path, overrides: list[str], definition: Path | None, home: Home
+    file: Path, overrides: list[str], definition: Path | None, home: Home, own_catalog: Path | None = None
 ) -> tuple[dict[str, Any], set[str]]:
     """The plan on the definition's cluster (the one that ships where None), and its emulated device types. What an
     earlier service of this home has learnt is used."""
     submission = load_file(file, overrides)
-    catalog = Catalog.load()
+    catalog = Catalog.load(own_catalog)
     cluster = ClusterDefinition.load(definition, catalog)
     snapshot = cluster.snapshot(host_rates(home), catalog)
     steps = plan_steps(submission, create("market"), catalog=catalog, snapshot=snapshot, calibration=_calibration(home))

@@ -199,7 +199,9 @@ class Engine:
             explanation = plan.explanations.get(record.id)
             hopeless = moves.hopeless(explanation) if explanation is not None else None
             if hopeless is not None:
-                failed = replace(record, state="failed", explanation=explanation, message=hopeless, ended_s=self._clock())
+                failed = replace(
+                    record, state="failed", explanation=explanation, message=hopeless, ended_s=self._clock()
+                )
                 self._store.put(failed, self._event("failed", hopeless, record.id))
                 continue
             if explanation is None or moves.same_choice(record.explanation, explanation):

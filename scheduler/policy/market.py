@@ -8,7 +8,7 @@ ahead only where they cannot delay the one that waits (backfill).
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -35,23 +35,23 @@ class Market:
         placements: dict[str, Placement] = dict(held)
         for workload in running:
             explanations[workload.id] = _runs_on(workload)
-        shadow_s = math.inf  # until then a reserved workload waits: others may only run beside it or end before
+        changes = _changes(running)
         for workload in sorted(ready, key=lambda w: _rank(w, situation.now_s)):
-            options = _options(workload, situation, capacity, prices, shadow_s)
+            options = _options(workload, situation, capacity, changes, prices)
             best = min(
                 (o for o in options if o.total_usd is not None and o.reason is None), key=_cheapest, default=None
             )
             if best is None or best.wait_s:
                 explanations[workload.id] = _waits(best, options)
-                if best is not None and best.wait_s is not None:
-                    shadow_s = min(shadow_s, best.wait_s)
                 reserved = _reserved(best, options, starving=situation.now_s - workload.queued_s > MAX_WAIT_S)
                 if reserved is not None:
+                    _promise(reserved, best, capacity, changes)
                     capacity.reserve(reserved)
                 continue
             placement = capacity.place(best.estimate.configuration)
             assert placement is not None
             capacity.take(placement)
+            _give_back(best.estimate, 0.0, changes)
             placements[workload.id] = placement
             explanations[workload.id] = _taken(best, options)
         return Plan(situation.cycle, placements, explanations, prices)
@@ -95,16 +95,22 @@ def _prices(situation: Situation, ready: list[WorkloadView], capacity: Capacity)
 
 
 def _rank(workload: WorkloadView, now_s: float) -> tuple[bool, int, float, str]:
-    """Starving ones first, then priority, then the shortest remaining work less what it has waited."""
+    """Starving ones first, then priority, then the shortest remaining work, weighed by what its time is worth, less
+    what it has waited."""
     waited_s = now_s - workload.queued_s
     seconds = [e.seconds for e in workload.estimates if e.seconds is not None]
     shortest = min(seconds, default=0.0) * workload.remaining
     starving = waited_s > MAX_WAIT_S
-    return not starving, -workload.priority, -waited_s if starving else shortest - waited_s, workload.id
+    weight = value_of_time_usd_h(workload.objective) / value_of_time_usd_h("balanced")
+    return not starving, -workload.priority, -waited_s if starving else shortest / weight - waited_s, workload.id
 
 
 def _options(
-    workload: WorkloadView, situation: Situation, capacity: Capacity, prices: Mapping[str, float], shadow_s: float
+    workload: WorkloadView,
+    situation: Situation,
+    capacity: Capacity,
+    changes: _Changes,
+    prices: Mapping[str, float],
 ) -> list[Option]:
     """Every configuration with its money, waiting included, or the reason why it is out of the question."""
     options = []
@@ -113,19 +119,16 @@ def _options(
         if estimate.infeasible is not None:
             options.append(Option(estimate, reason=estimate.infeasible))
             continue
-        wait_s = 0.0 if capacity.fits(estimate.configuration) else _free_in_s(estimate, situation)
-        congestion = congestion_usd(estimate, prices)
+        wait_s = 0.0 if capacity.fits(estimate.configuration) else _free_in_s(estimate, capacity, changes)
+        congestion = 0.0 if wait_s else congestion_usd(estimate, prices)
         if wait_s is None:
             busy = Reason("capacity", "busy: nothing predicts until when")
             options.append(Option(estimate, None, congestion, None, busy))
             continue
-        total = money_usd(estimate, value_of_time_usd_h(workload.objective), prices, wait_s)
+        # What waits does not pay for the congestion of now: the time it waits is its price.
+        total = money_usd(estimate, value_of_time_usd_h(workload.objective), {} if wait_s else prices, wait_s)
         options.append(Option(estimate, total, congestion, wait_s, _objection(workload, estimate, situation, wait_s)))
-    if not any(o.reason is None for o in options):
-        options = _least_bad(options)
-    elif shadow_s < math.inf:
-        options = [_held_back(option, shadow_s) for option in options]
-    return options
+    return options if any(option.reason is None for option in options) else _least_bad(options)
 
 
 def _remaining(estimate: Estimate, share: float) -> Estimate:
@@ -168,20 +171,12 @@ def _least_bad(options: list[Option]) -> list[Option]:
     return softened
 
 
-def _held_back(option: Option, shadow_s: float) -> Option:
-    """Backfill: what cannot start now does not jump the queue for later."""
-    if option.reason is None and option.wait_s and option.wait_s > shadow_s:
-        return replace(option, reason=Reason("reserved", "kept for a workload ahead of it"))
-    return option
-
-
-def _free_in_s(estimate: Estimate, situation: Situation) -> float | None:
-    """Seconds until enough devices of every type are free, as far as running work can be predicted; else None."""
-    held = [w.placement for w in situation.workloads if w.placement is not None]
-    capacity, wait_s = Capacity(situation.snapshot, held), 1.0
+def _free_in_s(estimate: Estimate, capacity: Capacity, changes: _Changes) -> float | None:
+    """Seconds until enough devices of every type are free, as far as it can be predicted; else None."""
+    wait_s = 1.0
     for name, count in estimate.configuration.groups:
         free = capacity.free(name)
-        for seconds, devices in sorted(_ends(situation, name)):
+        for seconds, devices in sorted(changes[name]):
             if free >= count:
                 break
             free, wait_s = free + devices, max(wait_s, seconds)
@@ -190,18 +185,35 @@ def _free_in_s(estimate: Estimate, situation: Situation) -> float | None:
     return wait_s
 
 
-def _ends(situation: Situation, device_type: str) -> list[tuple[float, int]]:
-    """(seconds until it ends, devices of the type it gives back) of each running workload that can be predicted."""
-    ends = []
-    for workload in situation.workloads:
-        if workload.placement is None:
-            continue
+_Changes = dict[str, list[tuple[float, int]]]
+"""By device type: in so many seconds, so many devices more (or, promised to somebody, fewer) are free."""
+
+
+def _changes(running: list[WorkloadView]) -> _Changes:
+    changes: _Changes = defaultdict(list)
+    for workload in running:
+        assert workload.placement is not None
         configuration = workload.placement.configuration
-        devices = dict(configuration.groups).get(device_type, 0)
-        seconds = next((e.seconds for e in workload.estimates if e.configuration == configuration), None)
-        if devices and seconds is not None:
-            ends.append((max(1.0, seconds * workload.remaining), devices))
-    return ends
+        estimate = next((e for e in workload.estimates if e.configuration == configuration), None)
+        if estimate is not None and estimate.seconds is not None:
+            _give_back(replace(estimate, seconds=max(1.0, estimate.seconds * workload.remaining)), 0.0, changes)
+    return changes
+
+
+def _give_back(estimate: Estimate, start_s: float, changes: _Changes) -> None:
+    """What starts then gives its devices back when it ends; where nobody knows when, it never does."""
+    if estimate.seconds is not None:
+        for name, count in estimate.configuration.groups:
+            changes[name].append((start_s + estimate.seconds, count))
+
+
+def _promise(reserved: Configuration, best: Option | None, capacity: Capacity, changes: _Changes) -> None:
+    """What a waiting workload will hold, beside what is free and kept for it now, is not there for others."""
+    if best is None or best.wait_s is None:
+        return
+    for name, count in reserved.groups:
+        changes[name].append((best.wait_s, min(count, capacity.free(name)) - count))
+    _give_back(best.estimate, best.wait_s, changes)
 
 
 def _runs_on(workload: WorkloadView) -> Explanation:
@@ -234,7 +246,7 @@ def _compared(option: Option, best: Option) -> Option:
 def _waits(best: Option | None, options: list[Option]) -> Explanation:
     if best is None:
         reasons = sorted({option.reason.message for option in options if option.reason is not None})
-        busy = any(option.reason is not None and option.reason.code in ("capacity", "reserved") for option in options)
+        busy = any(option.reason is not None and option.reason.code == "capacity" for option in options)
         how = "waits: " if busy else "cannot run: "
         return Explanation(None, how + ("; ".join(reasons) or "no configuration"), tuple(options))
     summary = f"waits for {best.estimate.configuration}: free in about {best.wait_s:.0f} s"

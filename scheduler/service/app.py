@@ -180,7 +180,9 @@ def _add_cluster(app: FastAPI, runtime: Runtime) -> None:
 
     @app.get("/api/v1/devices")
     def devices() -> dict[str, Any]:
-        return views.devices(runtime.observer.snapshot()) | {"congestion_usd_h": runtime.engine.congestion_usd_h}
+        snapshot = runtime.observer.snapshot()
+        view = views.devices(snapshot) | {"congestion_usd_h": runtime.engine.congestion_usd_h}
+        return view | {"warnings": [*snapshot.warnings, *runtime.stale_prices(snapshot)]}
 
     @app.get("/api/v1/snapshot")
     def snapshot() -> Response:

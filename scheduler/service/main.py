@@ -33,6 +33,8 @@ class ServiceOptions:
     address: str | None = None
     """A running Ray cluster's dashboard address instead: `host:port`."""
     dashboard_url: str | None = None
+    catalog: Path | None = None
+    """The user's own catalog file, on top of the one that ships."""
     port: int = 0
     policy: str = "market"
     stop_cluster: bool = False
@@ -44,7 +46,7 @@ def serve(options: ServiceOptions, on_ready: Callable[[ServiceInfo], None] = lam
     home = options.home
     home.prepare()
     home.lock()
-    catalog = Catalog.load()
+    catalog = Catalog.load(options.catalog)
     access = _access(options, catalog)
     try:
         runtime = Runtime(home, access, catalog, options.policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from cluster.host import HostRates, measure_host
 from cluster.local import LocalCluster
 from cluster.ray_executor import RayExecutor
 from cluster.ray_observer import RayObserver
+from cluster.types import Snapshot
 from workloads.loading import Submission
 
 from ..admission import FileProfiler, StepPlan, admit, plan_steps
@@ -128,6 +130,12 @@ class Runtime:
             snapshot=self.observer.snapshot(),
             calibration=self.engine.calibration,
         )
+
+    def stale_prices(self, snapshot: Snapshot) -> list[str]:
+        """A sentence for each device type whose price is old."""
+        today = datetime.datetime.now(datetime.UTC).date()
+        sentences = (self.catalog.stale(kind, today) for kind in snapshot.device_types.values())
+        return [sentence for sentence in sentences if sentence is not None]
 
     def cancel(self, record: Record) -> None:
         """Ask for a workload to be ended; the next cycle does it."""

@@ -31,9 +31,30 @@ PURE = sorted(
     if path.name != "model_profile.py"
 )
 IMPURE_MODULES = {"ray", "torch", "transformers", "time", "datetime", "random", "secrets", "uuid", "os", "sqlite3"} | {
-    *("subprocess", "threading", "multiprocessing", "asyncio", "socket", "requests", "httpx", "urllib", "shutil", "tempfile")
+    *(
+        "subprocess",
+        "threading",
+        "multiprocessing",
+        "asyncio",
+        "socket",
+        "requests",
+        "httpx",
+        "urllib",
+        "shutil",
+        "tempfile",
+    )
 }
-IMPURE_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir", "iterdir", "glob"}
+IMPURE_METHODS = {
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "exists",
+    "is_file",
+    "is_dir",
+    "iterdir",
+    "glob",
+}
 LIGHT = ("spec", "loading", "job", "errors", "quantities", "inputs")
 
 

@@ -53,7 +53,9 @@ def snapshot(*nodes: Node, at_s: float = 0.0) -> Snapshot:
 
 def standard() -> Snapshot:
     """A head of 4 cores, two nodes of two T4, one of an A100."""
-    return snapshot(node("head", ("cpu", 4)), node("t4-a", ("T4", 2)), node("t4-b", ("T4", 2)), node("a100", ("A100", 1)))
+    return snapshot(
+        node("head", ("cpu", 4)), node("t4-a", ("T4", 2)), node("t4-b", ("T4", 2)), node("a100", ("A100", 1))
+    )
 
 
 def configuration(**counts: int) -> Configuration:
@@ -64,7 +66,9 @@ def configuration(**counts: int) -> Configuration:
 def est(seconds: float | None, price_usd_h: float | None = None, **counts: int) -> Estimate:
     """An estimate of the configuration `counts`, priced by its device types unless a price is given."""
     wanted = configuration(**counts)
-    price = sum(n * (TYPES[name].price_usd_h or 0.0) for name, n in wanted.groups) if price_usd_h is None else price_usd_h
+    price = (
+        sum(n * (TYPES[name].price_usd_h or 0.0) for name, n in wanted.groups) if price_usd_h is None else price_usd_h
+    )
     money = None if seconds is None else Money(seconds / 3600 * price)
     return Estimate(wanted, seconds, low_s=seconds, high_s=seconds, money=money, price_usd_h=price, source="roofline")
 

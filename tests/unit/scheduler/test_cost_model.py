@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from making import A100, CPU, NO_RATES, PROFILE, T4, TPU, TYPES, UNPRICED, configuration, inference, training
 
 from cluster.types import DeviceType
-from making import A100, CPU, NO_RATES, PROFILE, T4, TPU, TYPES, UNPRICED, configuration, inference, training
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.cost_model import (
     ADAMW_BYTES,
@@ -30,7 +30,9 @@ NETWORK = 1e9
 LINK = Link(NETWORK, {"T4": 2, "A100": 1, "cpu": 4})
 
 
-def of(work: Work, calibration: Calibration | None = None, types: dict[str, DeviceType] = TYPES, **counts: int) -> Estimate:
+def of(
+    work: Work, calibration: Calibration | None = None, types: dict[str, DeviceType] = TYPES, **counts: int
+) -> Estimate:
     return estimate(work, configuration(**counts), types, LINK, calibration or Calibration())
 
 

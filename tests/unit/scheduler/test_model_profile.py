@@ -33,7 +33,13 @@ def gpt2() -> Any:
     from transformers import GPT2Config
 
     return GPT2Config(
-        n_embd=WIDTH, n_layer=LAYERS, n_head=4, vocab_size=VOCABULARY, n_positions=POSITIONS, bos_token_id=0, eos_token_id=0
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=4,
+        vocab_size=VOCABULARY,
+        n_positions=POSITIONS,
+        bos_token_id=0,
+        eos_token_id=0,
     )
 
 

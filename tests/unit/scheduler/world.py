@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from making import standard
+
 from cluster.fake import FakeCluster, Script
 from cluster.types import RunRequest, Snapshot
 from scheduler.engine import Engine, Upstream
@@ -17,8 +19,6 @@ from scheduler.policy import Policy, create
 from scheduler.states import ENDED, HOLDS_DEVICES
 from scheduler.store import Event, Record, Store
 from workloads.spec import WorkloadSpec
-
-from making import standard
 
 
 class FakeProfiler:
@@ -63,7 +63,12 @@ class World:
         self.engine = self._engine()
 
     def submit(
-        self, name: str, *needs: str, script: Script | list[Script] | None = None, work: Work | None = None, **fields: Any
+        self,
+        name: str,
+        *needs: str,
+        script: Script | list[Script] | None = None,
+        work: Work | None = None,
+        **fields: Any,
     ) -> str:
         """Store a command; `fields` are those of its spec, or of its record (`deadline_s`, `budget_usd`)."""
         stored = {key: fields.pop(key) for key in ("deadline_s", "budget_usd", "pipeline_id") if key in fields}

@@ -65,7 +65,9 @@ def test_each_kind_becomes_its_class(text: str, model: type) -> None:
 
 
 def test_a_pipeline_in_the_order_of_its_needs() -> None:
-    text = PIPELINE.replace("steps:", "deadline: 10m\nbudget_usd: 2.5\nsteps:\n  - {name: last, kind: command, command: x, needs: [train]}")
+    text = PIPELINE.replace(
+        "steps:", "deadline: 10m\nbudget_usd: 2.5\nsteps:\n  - {name: last, kind: command, command: x, needs: [train]}"
+    )
     found = load(text)
     assert [each.name for each in found.steps] == ["prepare", "train", "last"]
     assert (found.name, found.is_pipeline, found.deadline, found.budget_usd) == ("p", True, 600.0, 2.5)
@@ -81,7 +83,10 @@ def test_fields_of_a_pipeline_are_the_defaults_of_its_steps() -> None:
     text = PIPELINE.replace("steps:", "objective: time\npriority: 7\nqueue: night\nsteps:").replace(
         "name: train, kind: train,", "name: train, kind: train, priority: 9,"
     )
-    assert [(s.objective, s.priority, s.queue) for s in load(text).steps] == [("time", 7, "night"), ("time", 9, "night")]
+    assert [(s.objective, s.priority, s.queue) for s in load(text).steps] == [
+        ("time", 7, "night"),
+        ("time", 9, "night"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,9 @@ def test_references_are_replaced_by_outputs_everywhere() -> None:
     assert references(train) == {"prepare"}
     resolved = resolve_references(train, {"prepare": "/runs/1"})
     assert resolved == train.model_copy(update={"input": "/runs/1"})
-    infer = BatchInfer(name="a", input="${prepare.output}/test", model="${train.output}/model", env={"X": "${train.output}"})
+    infer = BatchInfer(
+        name="a", input="${prepare.output}/test", model="${train.output}/model", env={"X": "${train.output}"}
+    )
     found = resolve_references(infer, {"prepare": "/p", "train": "/t"})
     assert (found.input, found.model, found.env) == ("/p/test", "/t/model", {"X": "/t"})  # type: ignore[union-attr]
 
