@@ -60,7 +60,7 @@ def options_table(title: str, explanation: Json, emulated: Iterable[str] = ()) -
             duration(row["seconds"]),
             _interval(row),
             size(row["memory_bytes"]) if row["memory_bytes"] else "-",
-            "unpriced" if row["price_usd_h"] is None else f"{row['price_usd_h']:.3f}",
+            _price(row),
             dollars(row["money_usd"]) if row["money_usd"] is not None else "-",
             dollars(row["total_usd"]) if row["total_usd"] is not None else "-",
             row["source"],
@@ -70,6 +70,12 @@ def options_table(title: str, explanation: Json, emulated: Iterable[str] = ()) -
     table.caption = escape(explanation["summary"])
     table.caption_justify = "left"
     return table
+
+
+def _price(row: Json) -> str:
+    if row["price_usd_h"] is not None:
+        return f"{row['price_usd_h']:.3f}"
+    return "-" if (row["reason"] or {}).get("code") == "count" else "unpriced"
 
 
 def _order(row: Json, chosen: Mapping[str, int] | None) -> tuple[int, float, str]:

@@ -57,6 +57,7 @@ class Engine:
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
         self._calibration: Calibration = store.load_calibration()
         self._progress: dict[str, Progress] = {}
+        self._seen_s: dict[str, float] = {}
         self._congestion_usd_h: dict[str, float] = {}
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
@@ -117,6 +118,7 @@ class Engine:
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
         if not run.ended:
+            self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id)
             if record.state == "starting" and progress.phase != "starting":
@@ -124,6 +126,8 @@ class Engine:
                 self._store.put(replace(record, state="running"), event)
             return
         now_s = run.ended_s or self._clock()
+        if run.state == "lost":  # it ended while nobody looked: what is paid for is what it is known to have held
+            now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
         after, event = moves.ended(record, run, progress, now_s)
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
         if after.state == "succeeded" and record.attempt == 1 and not progress.resumed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,8 @@ class Progress:
     row_errors: int = 0
     resumed: int = 0
     note: str = ""
+    last_s: float | None = None
+    """When the body last said anything."""
     done: Mapping[str, Any] | None = None
     failed: Mapping[str, Any] | None = None
 
@@ -44,9 +47,9 @@ class Progress:
     def fraction(self) -> float:
         """Share of the work done, 0 to 1."""
         if self.total_steps:
-            return min(1.0, self.step / self.total_steps)
+            return min(1.0, max(0.0, self.step / self.total_steps))
         if self.total_rows:
-            return min(1.0, self.rows / self.total_rows)
+            return min(1.0, max(0.0, self.rows / self.total_rows))
         return 1.0 if self.done is not None else 0.0
 
 
@@ -56,8 +59,8 @@ def fold(progress: Progress, records: Iterable[Mapping[str, Any]]) -> Progress:
         step = _STEPS.get(str(record.get("kind")))
         if step is not None:
             try:
-                progress = step(progress, record)
-            except (KeyError, TypeError, ValueError):
+                progress = replace(step(progress, record), last_s=float(record["t"]))
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 continue
     return progress
 
@@ -108,8 +111,7 @@ def _timing(progress: Progress, record: Mapping[str, Any]) -> Progress:
 
 
 def _metrics(progress: Progress, record: Mapping[str, Any]) -> Progress:
-    values = {str(name): float(value) for name, value in record["values"].items() if _number(value) is not None}
-    return replace(progress, metrics={**progress.metrics, **values})
+    return replace(progress, metrics={**progress.metrics, **_numbers(record["values"])})
 
 
 def _row_error(progress: Progress, record: Mapping[str, Any]) -> Progress:
@@ -125,7 +127,9 @@ def _note(progress: Progress, record: Mapping[str, Any]) -> Progress:
 
 
 def _done(progress: Progress, record: Mapping[str, Any]) -> Progress:
-    return replace(progress, done=dict(record), metrics={**progress.metrics, **(record.get("metrics") or {})})
+    metrics = record.get("metrics")
+    values = _numbers(metrics) if isinstance(metrics, Mapping) else {}
+    return replace(progress, done={**record, "metrics": values}, metrics={**progress.metrics, **values})
 
 
 def _failed(progress: Progress, record: Mapping[str, Any]) -> Progress:
@@ -133,7 +137,13 @@ def _failed(progress: Progress, record: Mapping[str, Any]) -> Progress:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A finite number or None: JSON, and so the API, has neither NaN nor infinity."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): number for name, value in values.items() if (number := _number(value)) is not None}
 
 
 _STEPS = {

@@ -31,10 +31,23 @@ def estimate_table(
         configuration = Configuration.of(counts)
         missing = _missing(configuration, snapshot)
         if missing is not None:
-            rows.append(Estimate(configuration, None, infeasible=missing))
+            rows.append(
+                Estimate(configuration, None, price_usd_h=price_usd_h(configuration, snapshot), infeasible=missing)
+            )
         else:
             rows.append(estimate(work, configuration, snapshot.device_types, link, calibration))
     return tuple(rows)
+
+
+def price_usd_h(configuration: Configuration, snapshot: Snapshot) -> float | None:
+    """Dollars an hour for holding a configuration; None where a type is unknown or unpriced."""
+    total = 0.0
+    for name, count in configuration.groups:
+        kind = snapshot.device_types.get(name)
+        if kind is None or kind.price_usd_h is None:
+            return None
+        total += count * kind.price_usd_h
+    return total
 
 
 def link_of(snapshot: Snapshot) -> Link:
