@@ -78,7 +78,7 @@ def _ready(situation: Situation) -> tuple[list[WorkloadView], dict[str, Explanat
             continue
         if workload.not_before_s is not None and workload.not_before_s > situation.now_s:
             seconds = workload.not_before_s - situation.now_s
-            explanations[workload.id] = Explanation(None, f"tries again in {seconds:.0f} s")
+            explanations[workload.id] = Explanation(None, f"waits after a failed attempt: tries again in {seconds:.0f} s")
         else:
             ready.append(workload)
     return ready, explanations

@@ -170,7 +170,7 @@ def test_dear_time_goes_first() -> None:
 def test_a_failed_attempt_waits_for_its_time() -> None:
     late = view("w", est(10, T4=1), not_before_s=30.0)
     plan = market(late, now_s=12.0)
-    assert (plan.placements, plan.explanations["w"]) == ({}, Explanation(None, "tries again in 18 s"))
+    assert (plan.placements, plan.explanations["w"]) == ({}, Explanation(None, "waits after a failed attempt: tries again in 18 s"))
     assert set(market(late, now_s=30.0).placements) == {"w"}
 
 

@@ -1,0 +1,311 @@
+"""The REST API: who may speak, what is answered, and what is said when it is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from cluster.fake import Script
+from scheduler.policy import create
+from scheduler.service.app import _SITUATION, MAX_BODY_BYTES, create_app
+from scheduler.store import Event
+from service import FakeRuntime
+
+METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
+COMMAND = "kind: command\nname: hello\ncommand: echo hello\nresources: {devices: cpu}\nexpected_runtime: 10s\n"
+PIPELINE = """
+kind: pipeline
+name: two
+steps:
+  - {name: first, kind: command, command: x, resources: {devices: cpu}, expected_runtime: 10s}
+  - {name: second, kind: command, command: y, needs: [first], resources: {devices: [T4]}, expected_runtime: 10s}
+"""
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[FakeRuntime]:
+    made = FakeRuntime(tmp_path / "home")
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def api(runtime: FakeRuntime) -> TestClient:
+    client = TestClient(create_app(runtime))
+    client.headers["authorization"] = f"Bearer {runtime.token}"
+    return client
+
+
+def submit(api: TestClient, text: str = COMMAND, **fields: Any) -> Any:
+    return api.post("/api/v1/workloads", json={"text": text, "base": "/", "file": "f.yaml", **fields})
+
+
+def problem(response: Any, status: int) -> Any:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (body["type"], body["status"]) == ("about:blank", status)
+    assert body["title"]
+    return body
+
+
+ROUTES = [
+    ("GET", "/api/v1/workloads"),
+    ("POST", "/api/v1/workloads"),
+    ("POST", "/api/v1/plan"),
+    ("GET", "/api/v1/workloads/x"),
+    ("GET", "/api/v1/workloads/x/events"),
+    ("GET", "/api/v1/workloads/x/logs"),
+    ("GET", "/api/v1/workloads/x/explain"),
+    ("POST", "/api/v1/workloads/x/cancel"),
+    ("GET", "/api/v1/devices"),
+    ("GET", "/api/v1/snapshot"),
+    ("GET", "/metrics"),
+    ("GET", "/api/v1/openapi.json"),
+    ("GET", "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic {token}", "{token}", "Bearer {token}x"])
+def test_without_the_token_nothing_is_told(api: TestClient, runtime: FakeRuntime, method: str, path: str, header: str | None) -> None:
+    del api.headers["authorization"]
+    headers = {} if header is None else {"authorization": header.format(token=runtime.token)}
+    assert problem(api.request(method, path, headers=headers), 401)["title"] == "a valid bearer token is needed"
+
+
+def test_every_route_is_guarded_but_health(api: TestClient) -> None:
+    known = {(method.upper(), path) for path, entry in api.get("/api/v1/openapi.json").json()["paths"].items() for method in entry}
+    tested = {(method, path.replace("/x", "/{workload_id}")) for method, path in ROUTES}
+    assert known - tested == {("GET", "/api/v1/health")}
+    del api.headers["authorization"]
+    assert api.get("/api/v1/health").json() == {"status": "ok"}
+
+
+def test_a_submission_is_accepted_and_stored(api: TestClient, runtime: FakeRuntime) -> None:
+    response = submit(api)
+    assert response.status_code == 201
+    body = response.json()
+    assert re.fullmatch(r"hello-\w{5}", body["id"])
+    assert [(w["id"], w["state"], w["kind"], w["ended"]) for w in body["workloads"]] == [(body["id"], "pending", "command", False)]
+    assert runtime.woken
+    record = runtime.store.get(body["id"])
+    assert record is not None
+    assert Path(record.run_dir).is_dir()
+    assert runtime.store.events()[0].data == {"file": "f.yaml", "pipeline": None}
+
+
+def test_code_is_packed_when_it_is_submitted(api: TestClient, runtime: FakeRuntime, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("x = 1")
+    text = "kind: train\nname: own\nentrypoint: main:loop\nexpected_runtime: 10s\n"
+    body = submit(api, text, base=str(tmp_path), overrides=["retries=0"]).json()
+    record = runtime.store.get(body["id"])
+    assert record is not None
+    assert record.code_path is not None
+    assert Path(record.code_path).is_file()
+    assert record.spec["retries"] == 0
+
+
+def test_a_bad_spec_is_refused_field_by_field(api: TestClient, runtime: FakeRuntime) -> None:
+    body = problem(submit(api, COMMAND + "comand: x\nretries: -1\n"), 422)
+    assert [(p["file"], p["field"], p["hint"]) for p in body["problems"]] == [
+        ("f.yaml", "retries", ""),
+        ("f.yaml", "comand", "did you mean 'command'?"),
+    ]
+    assert body["detail"] == body["problems"][0]["message"]
+    assert runtime.store.select() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({}, "body.text"), ({"text": "x"}, "body.base"), ({"text": "x", "base": "/", "more": 1}, "body.more"), ([], "body")],
+    ids=["empty", "no base", "an unknown field", "a list"],
+)
+def test_a_malformed_request(api: TestClient, body: Any, field: str) -> None:
+    found = problem(api.post("/api/v1/workloads", json=body), 422)
+    assert field in [p["field"] for p in found["problems"]]
+
+
+def test_a_base_that_is_relative_is_refused(api: TestClient) -> None:
+    assert problem(submit(api, base="here"), 422)["problems"][0]["field"] == "base"
+
+
+def test_a_body_that_is_too_large_or_of_no_known_length(api: TestClient) -> None:
+    problem(submit(api, "#" * (MAX_BODY_BYTES + 1)), 413)
+    headers = {"content-type": "application/json"}
+    problem(api.post("/api/v1/workloads", content=iter([b'{"text":', b'""}']), headers=headers), 413)
+    problem(api.post("/api/v1/workloads", content=b"{}", headers=headers | {"content-length": "-1"}), 413)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/workloads/none", "/api/v1/workloads/none/events", "/api/v1/workloads/none/logs", "/api/v1/workloads/none/explain"])
+def test_a_workload_that_is_not_there(api: TestClient, path: str) -> None:
+    assert problem(api.get(path), 404)["title"] == "there is no workload or pipeline 'none'"
+    problem(api.post("/api/v1/workloads/none/cancel"), 404)
+
+
+def test_a_path_or_method_that_is_not_there(api: TestClient) -> None:
+    problem(api.get("/nowhere"), 404)
+    problem(api.delete("/api/v1/workloads"), 405)
+
+
+def test_a_pipeline_from_submission_to_the_end(api: TestClient, runtime: FakeRuntime) -> None:
+    runtime.script = Script(
+        run_s=5.0, records=[(1.0, {"kind": "step", "step": 1, "total_steps": 4, "loss": float("nan"), "samples_s": 2.5})], logs="printed\n"
+    )
+    body = submit(api, PIPELINE).json()
+    first, second = (w["id"] for w in body["workloads"])
+    assert (first, second) == (f"{body['id']}-first", f"{body['id']}-second")
+    runtime.cycle()
+    runtime.cycle()
+    shown = api.get(f"/api/v1/workloads/{body['id']}").json()["workloads"]
+    assert [(w["state"], w["placement"], w["needs"]) for w in shown] == [("running", "cpu x1", []), ("pending", None, [first])]
+    assert shown[0]["progress"] | {"phase": "running", "fraction": 0.25, "loss": None, "per_second": 2.5} == shown[0]["progress"]
+    assert shown[0]["options"][0]["reason"] is None
+    assert shown[0]["spec"]["command"] == "x"
+    for _ in range(15):
+        runtime.cycle()
+    shown = api.get(f"/api/v1/workloads/{body['id']}").json()["workloads"]
+    assert [(w["state"], w["run_s"], w["ended"]) for w in shown] == [("succeeded", pytest.approx(5.0), True)] * 2
+    assert shown[1]["cost_usd"] == pytest.approx(5 / 3600 * 0.526)
+    assert shown[1]["predicted_usd"] == pytest.approx(13 / 3600 * 0.526)
+    assert api.get(f"/api/v1/workloads/{body['id']}/logs").text == f"=== {first}\nprinted\n\n=== {second}\nprinted\n"
+    assert api.get(f"/api/v1/workloads/{first}/logs").text == "printed\n"
+
+
+def test_events_are_in_order_and_can_be_followed(api: TestClient, runtime: FakeRuntime) -> None:
+    body = submit(api, PIPELINE).json()
+    for _ in range(30):
+        runtime.cycle()
+    events = api.get(f"/api/v1/workloads/{body['id']}/events").json()["events"]
+    numbers = [event["sequence"] for event in events]
+    assert numbers == sorted(set(numbers))
+    assert {event["workload_id"] for event in events} == {w["id"] for w in body["workloads"]}
+    assert [event["kind"] for event in events if event["workload_id"].endswith("first")] == [
+        "submitted", "queued", "planned", "starting", "running", "succeeded",
+    ]  # fmt: skip
+    assert set(events[0]) == {"sequence", "at_s", "cycle", "kind", "workload_id", "cause", "data"}
+    later = api.get(f"/api/v1/workloads/{body['id']}/events", params={"after": numbers[4]}).json()["events"]
+    assert [event["sequence"] for event in later] == numbers[5:]
+
+
+def test_events_beyond_the_first_thousand_can_be_followed(api: TestClient, runtime: FakeRuntime) -> None:
+    name = submit(api).json()["id"]
+    runtime.store.append(*(Event("note", "x", name) for _ in range(1500)))
+    after, seen = 0, 0
+    while events := api.get(f"/api/v1/workloads/{name}/events", params={"after": after}).json()["events"]:
+        after, seen = events[-1]["sequence"], seen + len(events)
+    assert seen == 1501
+
+
+def test_cancel(api: TestClient, runtime: FakeRuntime) -> None:
+    body = submit(api, PIPELINE).json()
+    runtime.cycle()
+    assert runtime.woken
+    response = api.post(f"/api/v1/workloads/{body['id']}/cancel")
+    assert (response.status_code, response.json()) == (202, {"cancelled": [w["id"] for w in body["workloads"]]})
+    assert runtime.woken
+    for _ in range(3):
+        runtime.cycle()
+    shown = api.get(f"/api/v1/workloads/{body['id']}").json()["workloads"]
+    assert [(w["state"], w["cancel_requested"]) for w in shown] == [("cancelled", True)] * 2
+    assert api.post(f"/api/v1/workloads/{body['id']}/cancel").json() == {"cancelled": []}
+
+
+def test_a_list_by_state_and_of_the_newest(api: TestClient, runtime: FakeRuntime) -> None:
+    names = [submit(api).json()["id"] for _ in range(3)]
+    runtime.cycle()
+    for _ in range(14):
+        runtime.cycle()
+    newest = submit(api).json()["id"]
+
+    def listed(**params: Any) -> list[str]:
+        return [w["id"] for w in api.get("/api/v1/workloads", params=params).json()["workloads"]]
+
+    assert listed() == [*names, newest]
+    assert listed(limit=1) == [newest]
+    assert listed(limit=-5) == [newest]
+    assert listed(state="pending,failed") == [newest]
+    assert listed(state="nonsense") == []
+
+
+def test_a_plan_stores_nothing(api: TestClient, runtime: FakeRuntime) -> None:
+    body = api.post("/api/v1/plan", json={"text": PIPELINE, "base": "/"}).json()
+    assert (body["name"], body["policy"]) == ("two", "market")
+    assert [(s["name"], s["chosen"], s["needs"]) for s in body["steps"]] == [("first", {"cpu": 1}, []), ("second", {"T4": 1}, ["first"])]
+    assert body["steps"][1]["options"][0]["money_usd"] == pytest.approx(13 / 3600 * 0.526)
+    assert runtime.store.select() == []
+
+
+def test_an_explanation_before_and_after_planning(api: TestClient, runtime: FakeRuntime) -> None:
+    name = submit(api).json()["id"]
+    before = api.get(f"/api/v1/workloads/{name}/explain").json()["workloads"][0]
+    assert (before["summary"], before["chosen"], before["options"]) == ("not planned yet", None, [])
+    runtime.cycle()
+    after = api.get(f"/api/v1/workloads/{name}/explain").json()["workloads"][0]
+    assert (after["chosen"], after["state"]) == ({"cpu": 1}, "starting")
+    assert after["summary"].startswith("cpu x1 is the least money: $")
+
+
+def test_the_snapshot_is_the_situation_of_the_last_cycle(api: TestClient, runtime: FakeRuntime) -> None:
+    assert problem(api.get("/api/v1/snapshot"), 404)["title"] == "no cycle has been completed yet"
+    submit(api, PIPELINE)
+    runtime.cycle()
+    situation = _SITUATION.validate_json(api.get("/api/v1/snapshot").content)
+    assert runtime.engine.last_report is not None
+    assert situation == runtime.engine.last_report.situation
+    assert create("market").plan(situation) == runtime.engine.last_report.plan
+
+
+def test_devices(api: TestClient, runtime: FakeRuntime) -> None:
+    submit(api)
+    runtime.cycle()
+    body = api.get("/api/v1/devices").json()
+    rows = {kind["name"]: (kind["free"], kind["total"], kind["emulated"]) for kind in body["device_types"]}
+    cpus = runtime.cluster.snapshot().total("cpu")
+    assert rows == {"A100-SXM4-40GB": (1, 1, True), "T4": (2, 2, True), "cpu": (cpus - 1, cpus, False)}
+    assert [each["name"] for each in body["nodes"]] == ["head", "a100", "t4"]
+    assert body["congestion_usd_h"] == {"A100-SXM4-40GB": 0.0, "T4": 0.0, "cpu": 0.0}
+
+
+def test_a_cluster_that_cannot_be_reached_is_said(api: TestClient, runtime: FakeRuntime) -> None:
+    runtime.cluster.set_reachable(False)
+    assert "cannot be reached" in problem(submit(api), 503)["title"]
+    assert problem(api.get("/api/v1/devices"), 503)
+    assert runtime.store.select() == []
+
+
+def test_metrics_can_be_parsed_and_are_documented(api: TestClient, runtime: FakeRuntime) -> None:
+    submit(api, PIPELINE)
+    for _ in range(12):
+        runtime.cycle()
+    text = api.get("/metrics").text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    values = {(s.name, *sorted(s.labels.items())): s.value for s in samples}
+    cpus = float(runtime.cluster.snapshot().total("cpu"))
+    head = (("device_type", "cpu"), ("emulated", "false"))
+    assert values["raywise_workloads", ("kind", "command"), ("state", "succeeded")] == 1
+    assert values["raywise_spent_usd_total", ("kind", "command")] == pytest.approx(10 / 3600 * runtime.store.select()[0].price_usd_h)  # type: ignore[operator]
+    assert values["raywise_cycles_total",] == 12
+    assert values["raywise_devices", *head] == cpus
+    assert values["raywise_devices", ("device_type", "T4"), ("emulated", "true")] == 2
+    assert ("raywise_devices_free", *head) in values
+    assert ("raywise_congestion_price_usd_per_hour", *head) in values
+    documented = set(re.findall(r"`(raywise_\w+)`", METRICS.read_text(encoding="utf-8")))
+    assert {sample.name for sample in samples} == documented
+
+
+def test_an_answer_is_json_that_anybody_can_read(api: TestClient, runtime: FakeRuntime) -> None:
+    """No NaN, which is no JSON: a loss may be one."""
+    runtime.script = Script(run_s=3.0, records=[(1.0, {"kind": "step", "step": 1, "total_steps": 2, "loss": float("inf")})])
+    name = submit(api).json()["id"]
+    runtime.cycle()
+    runtime.cycle()
+    response = api.get(f"/api/v1/workloads/{name}")
+    assert json.loads(response.text, parse_constant=pytest.fail)["workloads"][0]["progress"]["step"] == 1

@@ -1,0 +1,130 @@
+"""Random submissions, failures, cancels, restarts and outages: what must always hold, holds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cluster.fake import Script
+from making import inference, node, standard
+from scheduler.policy import names
+from scheduler.states import ENDED, TRANSITIONS, State, check_transition
+from world import World
+
+RESOURCES = [
+    {"devices": "cpu", "count": "1..3"},
+    {"devices": ["T4"]},
+    {"devices": ["T4"], "count": "2..4"},
+    {"devices": "accelerator", "count": "1..2", "mix": True},
+    {"devices": {"T4": 1, "A100": 1}},
+    {"devices": "any"},
+]
+
+
+def _submit(world: World, rng: random.Random, number: int) -> None:
+    scripts = []
+    for _ in range(3):
+        run_s = rng.uniform(0.0, 40.0)
+        fails = rng.uniform(0.0, run_s) if rng.random() < 0.3 else None
+        scripts.append(Script(startup_s=rng.choice([0.0, 2.0]), run_s=run_s, fail_at_s=fails))
+    earlier = [name for name in world.submitted if rng.random() < 0.15][:2]
+    world.submit(
+        f"w{number}",
+        *earlier,
+        script=scripts,
+        work=inference(rng.uniform(1e3, 1e6)) if rng.random() < 0.5 else None,
+        resources=rng.choice(RESOURCES),
+        objective=rng.choice(["cost", "balanced", "time"]),
+        priority=rng.randint(-1, 1),
+        retries=rng.randint(0, 2),
+        deadline_s=world.now_s + rng.uniform(1, 300) if rng.random() < 0.2 else None,
+        budget_usd=rng.uniform(0.001, 0.1) if rng.random() < 0.2 else None,
+    )
+
+
+def _disturb(world: World, rng: random.Random) -> None:
+    what = rng.random()
+    active = sorted(job.run_id for job in world.cluster.active_runs())
+    if what < 0.05 and world.submitted:
+        world.cancel(rng.choice(world.submitted))
+    elif what < 0.07 and active:
+        world.cluster.forget(rng.choice(active))
+    elif what < 0.09:
+        world.cluster.lose_node("t4-b")
+    elif what < 0.12:
+        world.cluster.add_node(node("t4-b", ("T4", 2)))
+    elif what < 0.15:
+        world.restart()
+    elif what < 0.18:
+        world.cluster.set_reachable(False)
+    elif what < 0.4:
+        world.cluster.set_reachable(True)
+
+
+@pytest.mark.parametrize("policy", names())
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens(seed: int, policy: str) -> None:
+    rng = random.Random(seed)
+    world = World(where=standard(), policy=policy)
+    for number in range(150):
+        if number < 100 and rng.random() < 0.25:
+            _submit(world, rng, number)
+        _disturb(world, rng)
+        world.cycle(rng.uniform(0.1, 5.0))
+        if number % 10 == 0 and world.engine.last_report is not None:
+            world.check()
+    world.cluster.set_reachable(True)
+    world.cluster.add_node(node("t4-b", ("T4", 2)))
+    world.run_until_ended(cycles=2000, advance_s=3.0)
+    world.check()
+    records = world.store.select()
+    assert len(records) == len(world.submitted) > 15
+    assert {record.state for record in records} <= ENDED
+    assert {"succeeded", "failed"} <= {record.state for record in records}
+    forgotten = [e for e in world.store.events(limit=100_000) if "does not know this run" in e.cause]
+    held = sum(record.spent_usd for record in records)
+    if not forgotten:
+        assert held == pytest.approx(world.paid_usd())
+    assert held >= world.paid_usd() - 1e-9, "devices that nobody paid for"
+    assert world.cluster.active_runs() == []
+
+
+def test_the_same_seed_gives_the_same_history() -> None:
+    def history() -> list[tuple[object, ...]]:
+        rng, world = random.Random(3), World()
+        for number in range(60):
+            if rng.random() < 0.3:
+                _submit(world, rng, number)
+            world.cycle(rng.uniform(0.1, 5.0))
+        return [
+            (e.kind, e.cause, e.workload_id, e.cycle, e.at_s, tuple(e.data.items())) for e in world.store.events(limit=9999) if e.kind != "starting"
+        ]  # fmt: skip
+
+    first = history()
+    assert len(first) > 40
+    assert history() == first
+
+
+def test_every_move_of_the_table_is_made_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: set[tuple[str, str]] = set()
+
+    def note(workload_id: str, before: State, after: State) -> None:
+        check_transition(workload_id, before, after)
+        made.add((before, after))
+
+    monkeypatch.setattr("scheduler.store.sqlite.check_transition", note)
+    for seed in range(8):
+        test_whatever_happens(seed, "market")
+    world = World()
+    world.submit("a", script=Script(startup_s=100.0))
+    world.submit("b", script=Script(run_s=3.0))
+    world.cycle()
+    world.cancel("a")
+    world.cycle()
+    world.cluster.stop = lambda run_id: None  # type: ignore[method-assign]  # too late: it ends well
+    world.cancel("b")
+    world.run_until_ended()
+    assert world.states() == {"a": "cancelled", "b": "succeeded"}
+    # No policy preempts yet, so nothing is stopped but what a user cancels.
+    assert set(TRANSITIONS) - made == {("stopping", "queued")}

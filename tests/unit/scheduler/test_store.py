@@ -1,0 +1,230 @@
+"""What must survive: one transaction a change, an event log that only grows, and a refusal of what cannot be read."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from making import est, placed
+from scheduler.estimate.calibration import Calibration
+from scheduler.estimate.work import Work
+from scheduler.states import IllegalTransitionError, State
+from scheduler.store import Event, Record, Store
+from scheduler.store.sqlite import SCHEMA_VERSION, StoreError
+from scheduler.types import Explanation, Option, Reason
+from making import PROFILE, configuration
+
+
+def record(name: str, state: State = "pending", **fields: object) -> Record:
+    spec = {"kind": "command", "name": name, "command": "x"}
+    return Record(name, name, "command", spec, state, 5.0, f"/out/{name}", f"/run/{name}", **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "raywise.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+def kinds(store: Store, **arguments: object) -> list[str]:
+    return [event.kind for event in store.events(**arguments)]  # type: ignore[arg-type]
+
+
+FULL = record(
+    "full",
+    "running",
+    pipeline_id="p",
+    needs=("a", "b"),
+    code_path="/code.zip",
+    attempt=2,
+    queued_s=6.0,
+    started_s=7.0,
+    first_started_s=6.5,
+    deadline_s=99.0,
+    budget_usd=1.5,
+    work=Work("train", "bert", "bf16", 100.0, 10.0, 12.5, 8, PROFILE, output_bytes=3.0),
+    placement=placed(("T4", "n1"), ("A100", "n2")),
+    estimates=(est(10.0, T4=1), est(None, A100=2)),
+    predicted=est(10.0, T4=1),
+    explanation=Explanation(
+        configuration(T4=1), "because", (Option(est(1.0, T4=2), 0.5, 0.1, None, Reason("memory", "too big")),)
+    ),
+    price_usd_h=4.5,
+    spent_usd=0.25,
+    spent_s=60.0,
+    cancel_requested=True,
+    message="m",
+    result={"metrics": {"accuracy": 0.5}, "outputs": {"x": "/y"}},
+)
+
+
+def test_a_record_comes_back_whole(store: Store) -> None:
+    store.add([FULL], [])
+    assert store.get("full") == FULL
+    assert store.get("nobody") is None
+
+
+def test_records_are_in_the_order_of_submission_and_the_newest_are_kept(store: Store) -> None:
+    store.add([record("b"), record("a", pipeline_id="p")], [])
+    store.add([record("c", "queued", pipeline_id="p")], [])
+    assert [r.id for r in store.select()] == ["b", "a", "c"]
+    assert [r.id for r in store.select(limit=2)] == ["a", "c"]
+    assert [r.id for r in store.select(states=["queued"])] == ["c"]
+    assert [r.id for r in store.select(states=["pending", "queued"], pipeline_id="p")] == ["a", "c"]
+    assert store.select(states=[]) == []
+
+
+def test_all_workloads_of_a_submission_are_stored_or_none(store: Store) -> None:
+    store.add([record("a")], [Event("submitted", "x", "a")])
+    with pytest.raises(StoreError, match="UNIQUE"):
+        store.add([record("b"), record("a")], [Event("submitted", "x", "b")])
+    assert [r.id for r in store.select()] == ["a"]
+    assert kinds(store) == ["submitted"]
+
+
+def test_a_change_and_its_event_are_one(store: Store) -> None:
+    store.add([record("a")], [])
+    store.put(record("a", "queued"), Event("queued", "needs nothing", "a", 3, 7.5, {"x": [1]}))
+    assert store.get("a") == record("a", "queued")
+    assert store.events() == [Event("queued", "needs nothing", "a", 3, 7.5, {"x": [1]}, 1)]
+
+
+def test_an_illegal_move_is_refused_and_leaves_nothing(store: Store) -> None:
+    store.add([record("a")], [])
+    with pytest.raises(IllegalTransitionError):
+        store.put(record("a", "succeeded"), Event("succeeded", "x", "a"))
+    assert (store.get("a"), kinds(store)) == (record("a"), [])
+    store.put(record("a", "queued"))  # the transaction is over, the store goes on
+
+
+def test_a_change_whose_event_cannot_be_written_is_not_made(store: Store) -> None:
+    store.add([record("a")], [])
+    with pytest.raises(TypeError):
+        store.put(record("a", "queued"), Event("queued", "x", "a", data={"x": object()}))
+    assert store.get("a") == record("a")
+
+
+def test_a_workload_nobody_stored_cannot_be_changed(store: Store) -> None:
+    with pytest.raises(StoreError, match="no workload a"):
+        store.put(record("a"))
+
+
+def test_a_wish_to_cancel_is_not_lost_to_the_engine_that_is_at_work(store: Store) -> None:
+    store.add([record("a")], [])
+    seen = store.get("a")
+    assert seen is not None
+    asked = store.request_cancel("a", Event("cancel-requested", "the user asked for it", "a"))
+    assert asked == replace(record("a"), cancel_requested=True)
+    store.put(replace(seen, state="queued"), Event("queued", "x", "a"))
+    assert store.get("a") == replace(record("a", "queued"), cancel_requested=True)
+    assert store.request_cancel("nobody", Event("cancel-requested", "x", "nobody")) is None
+    assert kinds(store) == ["cancel-requested", "queued"]
+
+
+def test_events_only_grow(store: Store, path: Path) -> None:
+    store.append(Event("a", "x"), Event("b", "y"))
+    other = sqlite3.connect(path)
+    with pytest.raises(sqlite3.IntegrityError, match="events never change"):
+        other.execute("UPDATE events SET cause = 'z'")
+    with pytest.raises(sqlite3.IntegrityError, match="events are never lost"):
+        other.execute("DELETE FROM events")
+    other.close()
+    assert kinds(store) == ["a", "b"]
+
+
+def test_events_by_workload_and_after_a_number(store: Store) -> None:
+    store.append(*(Event(f"e{i}", "x", "a" if i % 2 else "b", cycle=i) for i in range(6)))
+    assert kinds(store, workload_id="a") == ["e1", "e3", "e5"]
+    assert kinds(store, workload_id="a", after=2) == ["e3", "e5"]
+    assert kinds(store, after=3, limit=2) == ["e3", "e4"]
+    assert store.last_cycle() == 5
+
+
+def test_everything_is_there_after_reopening(path: Path) -> None:
+    store = Store(path)
+    calibration = Calibration()
+    calibration.observe("train", "bert", "T4", "fp32", 2, 3.0, 1.0)
+    store.add([FULL], [Event("submitted", "x", "full", 9)])
+    store.save_calibration(calibration)
+    store.set_setting("a", "1")
+    store.set_setting("a", "2")
+    store.close()
+    again = Store(path)
+    assert again.get("full") == FULL
+    assert again.events() == [Event("submitted", "x", "full", 9, sequence=1)]
+    assert again.load_calibration() == calibration
+    assert (again.setting("a"), again.setting("b"), again.last_cycle()) == ("2", None, 9)
+    again.close()
+
+
+def test_what_was_put_is_there_for_another_process_at_once(store: Store, path: Path) -> None:
+    store.add([record("a")], [Event("submitted", "x", "a")])
+    other = Store(path)  # as after kill -9: nothing was closed
+    assert other.get("a") == record("a")
+    other.close()
+
+
+def test_calibration_is_replaced_whole(store: Store) -> None:
+    first, second = Calibration(), Calibration()
+    first.observe("train", "bert", "T4", "fp32", 2, 3.0, 1.0)
+    second.observe_overhead("train", "bert", 1, 9.0)
+    store.save_calibration(first)
+    store.save_calibration(second)
+    assert store.load_calibration() == second
+
+
+def test_another_schema_version_is_refused(path: Path) -> None:
+    Store(path).close()
+    other = sqlite3.connect(path)
+    other.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    other.close()
+    with pytest.raises(StoreError, match=f"schema version {SCHEMA_VERSION + 1}; this Raywise reads version {SCHEMA_VERSION}"):
+        Store(path)
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_another_file_in_its_place_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=str(path)):
+        Store(path)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unable to open"):
+        Store(tmp_path / "none" / "raywise.db")
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(store: Store) -> None:
+    store.add([record("a")], [])
+    store._db.execute(f"PRAGMA max_page_count={store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(StoreError, match="full"):
+        for number in range(1000):
+            store.append(Event("big", "x" * 10_000, "a", cycle=number))
+    assert store.get("a") == record("a")
+
+
+def test_many_threads_may_write(store: Store) -> None:
+    def write(name: str) -> None:
+        for number in range(20):
+            store.append(Event(f"{name}{number}", "x", name))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = store.events()
+    assert [event.sequence for event in events] == list(range(1, 81))
+    assert [e.kind for e in events if e.workload_id == "a"] == [f"a{i}" for i in range(20)]
