@@ -7,7 +7,7 @@ def duration(seconds: float | None) -> str:
     """`8.2 s`, `3m 05s`, `2h 10m`; `?` where it is not known."""
     if seconds is None:
         return "?"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -18,9 +18,6 @@ ReasonCode = Literal[
     "deadline",
     "unpriced",
     "dearer",
-    "needs",
-    "reserved",
-    "retry-delay",
 ]
 
 
@@ -114,6 +111,10 @@ class WorkloadView:
     estimates: tuple[Estimate, ...] = ()
     placement: Placement | None = None
     """Where it runs now, if it does."""
+    held_s: float = 0.0
+    """Seconds since the present attempt started."""
+    one_node: bool = False
+    """Whether all its devices must be on one node."""
     not_before_s: float | None = None
     """A failed attempt waits until then."""
 

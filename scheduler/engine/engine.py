@@ -5,6 +5,7 @@ execute. The service calls it about once a second; the simulator calls the same 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,8 @@ from .progress import Progress, fold
 from .reconcile import Action, Drop, Refusal, Start, Stop, reconcile, validate
 
 log = logging.getLogger(__name__)
+
+MAX_RESUBMISSIONS = 5
 
 _LIVE = ("pending", "queued", *sorted(HOLDS_DEVICES))
 
@@ -52,12 +55,17 @@ class Engine:
         profiler: Profiler,
         clock: Callable[[], float],
         seed: int = 0,
+        on_end: Callable[[Record], None] = lambda _: None,
     ) -> None:
+        """`on_end` is called with the record of each attempt that ended, before its state changes: logs are kept
+        there."""
         self._store, self._observer, self._executor = store, observer, executor
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
         self._calibration: Calibration = store.load_calibration()
         self._progress: dict[str, Progress] = {}
         self._seen_s: dict[str, float] = {}
+        self._resubmitted: Counter[str] = Counter()
+        self._on_end = on_end
         self._congestion_usd_h: dict[str, float] = {}
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
@@ -102,7 +110,18 @@ class Engine:
 
     def progress_of(self, record: Record) -> Progress:
         """How far the present or last attempt of a workload is."""
-        return self._progress.get(record.run_id, Progress())
+        known = self._progress.get(record.run_id)
+        if known is not None or record.state != "succeeded":
+            return known or Progress()
+        kept = record.result
+        return Progress(
+            phase="finishing",
+            rows_by_device=kept.get("by_device") or {},
+            row_errors=kept.get("row_errors", 0),
+            resumed=kept.get("resumed", 0),
+            note=kept.get("note", ""),
+            done=kept,
+        )
 
     # 1. Observe
 
@@ -125,6 +144,9 @@ class Engine:
                 event = self._event("running", "its body reported the first step or row", record.id)
                 self._store.put(replace(record, state="running"), event)
             return
+        if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
+            return
+        self._on_end(record)
         now_s = run.ended_s or self._clock()
         if run.state == "lost":  # it ended while nobody looked: what is paid for is what it is known to have held
             now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
@@ -132,6 +154,18 @@ class Engine:
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
         if after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
             self._learn(record, progress, now_s, snapshot)
+
+    def _resubmit(self, record: Record, progress: Progress, snapshot: Snapshot) -> bool:
+        """A run that was recorded but that the cluster never heard of, or has not yet (the service was killed, or the
+        request timed out), is submitted again under the same id: it can then neither be lost nor run twice."""
+        here = {node.node_id for node in snapshot.nodes}
+        on_nodes = record.placement is not None and all(node in here for _, node in record.placement.devices)
+        if progress.last_s is not None or not on_nodes or self._resubmitted[record.run_id] >= MAX_RESUBMISSIONS:
+            return False
+        self._resubmitted[record.run_id] += 1
+        self._store.append(self._event("resubmitted", "the cluster does not know the run yet", record.id))
+        self._submit(record, snapshot)
+        return True
 
     def _learn(self, record: Record, progress: Progress, ended_s: float, snapshot: Snapshot) -> None:
         if record.work is None or record.placement is None or record.started_s is None:
@@ -158,7 +192,7 @@ class Engine:
                 message = f"{broken[0].name} {broken[0].state}, and this needs it"
                 after = replace(record, state="failed", message=message, ended_s=self._clock())
                 self._store.put(after, self._event("failed", message, record.id))
-            elif all(need.state == "succeeded" for need in needs):
+            elif (record.not_before_s or 0.0) <= self._clock() and all(need.state == "succeeded" for need in needs):
                 self._queue(record, needs)
 
     def _queue(self, record: Record, needs: Sequence[Record]) -> None:
@@ -189,7 +223,9 @@ class Engine:
             queued_s=record.queued_s or record.submitted_s,
             deadline_s=record.deadline_s,
             budget_usd=budget_usd,
-            remaining=1.0 - self.progress_of(record).fraction,
+            remaining=1.0 - max(record.fraction, self.progress_of(record).fraction),
+            held_s=self._clock() - record.started_s if record.placement and record.started_s else 0.0,
+            one_node=record.kind == "command",
             estimates=record.estimates,
             placement=record.placement,
             not_before_s=record.not_before_s,
@@ -250,14 +286,20 @@ class Engine:
         )
         self._progress.pop(started.run_id, None)
         self._store.put(started, event)
+        self._submit(started, snapshot)
+
+    def _submit(self, record: Record, snapshot: Snapshot) -> None:
+        """Hand a recorded attempt to the cluster; what it refuses has failed, the others go on."""
         try:
-            self._executor.start(run_request(started, snapshot))
+            self._executor.start(run_request(record, snapshot))
         except ClusterUnreachable:
             raise
-        except Exception as error:  # whatever keeps this one from starting must not stop the others
+        except Exception as error:
             log.exception("cycle %d: %s could not be started", self.cycle, record.id)
-            failed = RunObservation(started.run_id, "failed", f"could not be started: {error}")
-            after, event = moves.ended(started, failed, Progress(), self._clock())
+            message = f"could not be started: {error}"
+            said = {"message": message, "retryable": getattr(error, "retryable", True)}
+            run = RunObservation(record.run_id, "failed", message)
+            after, event = moves.ended(record, run, Progress(failed=said), self._clock())
             self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
 
     def _event(self, kind: str, cause: str, workload_id: str | None = None, **data: object) -> Event:

@@ -43,6 +43,6 @@ def _shard(device_type: str, node_id: str, snapshot: Snapshot, cpus: float | Non
     assert devices is not None
     threads = max(1, int(cpus)) if cpus else 1
     resources = {devices.resource: 1.0}
-    if cpus and devices.resource != "CPU":
-        resources["CPU"] = cpus
+    if cpus and devices.resource != "CPU" and not kind.emulated:
+        resources["CPU"] = cpus  # emulated devices have none beside them: there it only sets threads
     return Shard(device_type, node_id, resources, kind.emulated_speed, threads)

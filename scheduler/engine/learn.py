@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from cluster.types import DeviceType
 
 from ..estimate.calibration import Calibration
-from ..estimate.cost_model import Link, calibration_name, predicted_work_s
+from ..estimate.cost_model import STARTUP_S, Link, calibration_name, predicted_work_s
 from ..estimate.work import Work
 from ..types import Configuration
 from .progress import Progress, Timing
@@ -26,7 +26,6 @@ def learn(
     """Update `calibration` from one finished, uninterrupted run that held `configuration` for `run_s` seconds. Returns
     a sentence for every measurement that was refused as absurd."""
     refused = []
-    work_s = _measured_work_s(work, configuration, progress)
     for timing in progress.timings:
         predicted = _predicted_s(work, timing, device_types, link)
         device_type = device_types.get(timing.device_type)
@@ -37,36 +36,62 @@ def learn(
             work.kind, work.family, name, work.precision, timing.count, timing.seconds, predicted
         ):
             refused.append(f"{timing.seconds:.3g} s measured where {predicted:.3g} s were predicted: not believed")
+    if work.profile is None and work.rows_per_core_s is None:
+        _learn_history(calibration, work, configuration, run_s, device_types)
+        return refused
+    work_s = _measured_work_s(work, configuration, progress, device_types, link)
     if work_s is not None:
         calibration.observe_overhead(work.kind, work.family, configuration.devices, max(0.0, run_s - work_s))
-    elif all(name in device_types for name, _ in configuration.groups):
-        key = "+".join(f"{calibration_name(device_types[name])}x{count}" for name, count in configuration.groups)
-        overhead = calibration.overhead_s(work.kind, work.family, configuration.devices, 0.0).mean
-        calibration.observe_history(work.kind, work.family, key, max(0.1, run_s - overhead))
     return refused
 
 
-def _measured_work_s(work: Work, configuration: Configuration, progress: Progress) -> float | None:
-    """Seconds that all the work takes at the measured speeds. A gang has one rate; the rates of replicas add up."""
-    replicas = dict(configuration.groups)
-    rate = 0.0
-    for timing in progress.timings:
-        together = timing.samples / timing.seconds
-        rate += together * (replicas.get(timing.device_type, 1) if work.kind == "batch-infer" else 1)
-    return work.samples / rate if rate > 0 and work.samples is not None else None
+def _learn_history(
+    calibration: Calibration,
+    work: Work,
+    configuration: Configuration,
+    run_s: float,
+    device_types: Mapping[str, DeviceType],
+) -> None:
+    """No model predicts this work (a command, the user's own code): its run time itself is what is learnt."""
+    if all(name in device_types for name, _ in configuration.groups):
+        key = "+".join(f"{calibration_name(device_types[name])}x{count}" for name, count in configuration.groups)
+        prior_s = STARTUP_S[work.kind]
+        overhead_s = calibration.overhead_s(work.kind, work.family, configuration.devices, prior_s).mean
+        calibration.observe_history(work.kind, work.family, key, max(0.1, run_s - overhead_s))
+
+
+def _measured_work_s(
+    work: Work,
+    configuration: Configuration,
+    progress: Progress,
+    device_types: Mapping[str, DeviceType],
+    link: Link,
+) -> float | None:
+    """Seconds that all of the work takes at the measured speeds; None where a device type was not measured. The rates
+    of replicas add up; a gang has one, which also holds for the rows it only evaluates."""
+    measured = {timing.device_type: timing for timing in progress.timings}
+    if set(measured) != {name for name, _ in configuration.groups} or work.samples is None:
+        return None
+    if work.kind == "batch-infer":
+        rates = (count * measured[name].samples / measured[name].seconds for name, count in configuration.groups)
+        return work.samples / sum(rates)
+    timing = measured[configuration.groups[0][0]]
+    whole_s = predicted_work_s(work, configuration, device_types, link)
+    timed_s = _predicted_s(work, timing, device_types, link)
+    return None if whole_s is None or not timed_s else whole_s * timing.seconds / timed_s
 
 
 def _predicted_s(work: Work, timing: Timing, device_types: Mapping[str, DeviceType], link: Link) -> float | None:
-    """What the uncalibrated model says of just the work that was timed, at the token count that was measured."""
+    """What the uncalibrated model says of just the work that was timed. Padding is not predicted, so what it costs is
+    in the measured ratio."""
     if timing.device_type not in device_types:
         return None
-    tokens = timing.tokens / timing.samples if timing.tokens > 0 else work.tokens_per_sample
     timed = Work(
         kind=work.kind,
         family=work.family,
         precision=work.precision,
         samples=timing.samples,
-        tokens_per_sample=tokens,
+        tokens_per_sample=work.tokens_per_sample,
         batch_size=work.batch_size,
         profile=work.profile,
         rows_per_core_s=work.rows_per_core_s,

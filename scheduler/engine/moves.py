@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from cluster.types import RunObservation, Snapshot
 from workloads.errors import SpecError
@@ -15,18 +16,34 @@ from .progress import Progress
 
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 60.0
+MAX_LOSSES = 20
+"""A workload whose runs are lost this often with their clusters is given up."""
+RESUMES = ("train", "batch-infer")
+"""Kinds whose next attempt goes on where the last one was."""
 
 
 def queued(record: Record, profiler: Profiler, upstream: Mapping[str, Upstream], now_s: float) -> tuple[Record, Event]:
-    """Everything it needs has succeeded: measure the work and join the queue, or fail with what is wrong."""
+    """Everything it needs has succeeded: measure the work and join the queue. What is wrong with the input is final;
+    what only went wrong (a hub that does not answer) is tried again."""
     try:
         work = profiler.work(record.workload_spec(), upstream)
+    except SpecError as error:
+        after = replace(record, state="failed", message=str(error), ended_s=now_s)
+        return after, Event("failed", str(error), record.id)
     except Exception as error:  # whatever is wrong with this one must not stop the others
-        message = str(error) if isinstance(error, SpecError) else f"its work cannot be measured: {error!r}"
-        after = replace(record, state="failed", message=message, ended_s=now_s)
-        return after, Event("failed", message, record.id)
+        return _not_measured(record, error, now_s)
     cause = "everything it needs has succeeded" if record.needs else "submitted; it needs nothing else"
-    return replace(record, state="queued", queued_s=now_s, work=work), Event("queued", cause, record.id)
+    after = replace(record, state="queued", queued_s=now_s, work=work, not_before_s=None, failures=0, message="")
+    return after, Event("queued", cause, record.id)
+
+
+def _not_measured(record: Record, error: Exception, now_s: float) -> tuple[Record, Event]:
+    message = f"its work cannot be measured: {error!r}"
+    failures = record.failures + 1
+    if failures > record.workload_spec().retries:
+        return replace(record, state="failed", message=message, ended_s=now_s), Event("failed", message, record.id)
+    after = replace(record, failures=failures, not_before_s=now_s + _delay_s(failures), message=message)
+    return after, Event("retry", message, record.id)
 
 
 def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: float) -> Record:
@@ -48,26 +65,52 @@ def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: flo
 
 def ended(record: Record, run: RunObservation, progress: Progress, now_s: float) -> tuple[Record, Event]:
     """The attempt is over: succeeded, cancelled, stopped for the plan, to be tried again, or failed."""
-    released = _released(record, now_s)
+    released = _released(record, progress, now_s)
     if run.state == "succeeded" and progress.done is not None:
-        result = {**progress.done, "by_device": dict(progress.rows_by_device), "row_errors": progress.row_errors}
-        after = replace(released, state="succeeded", ended_s=now_s, result=result, message="")
-        return after, Event("succeeded", "its body ended well", record.id, data={"metrics": result.get("metrics")})
+        after = replace(released, state="succeeded", ended_s=now_s, result=_result(progress), message="", fraction=1.0)
+        metrics = after.result.get("metrics")
+        return after, Event("succeeded", "its body ended well", record.id, data={"metrics": metrics})
+    if record.cancel_requested:
+        after = replace(released, state="cancelled", ended_s=now_s, message="cancelled by the user")
+        return after, Event("cancelled", "its processes are gone, as the user wanted", record.id)
     if record.state == "stopping":
-        if record.cancel_requested:
-            after = replace(released, state="cancelled", ended_s=now_s, message="cancelled by the user")
-            return after, Event("cancelled", "its processes are gone, as the user wanted", record.id)
-        return replace(released, state="queued"), Event("queued", "stopped for the plan; goes on later", record.id)
+        after = replace(released, state="queued", queued_s=now_s)
+        return after, Event("queued", "stopped for the plan; goes on later", record.id)
+    return _not_succeeded(record, released, run, progress, now_s)
+
+
+def _not_succeeded(
+    record: Record, released: Record, run: RunObservation, progress: Progress, now_s: float
+) -> tuple[Record, Event]:
+    """A run that failed counts against the user's retries; one that was lost with its cluster does not."""
     message = str((progress.failed or {}).get("message") or run.message or f"its run is {run.state}")
-    retryable = bool((progress.failed or {}).get("retryable", True))
+    lost = run.state == "lost"
+    failures, losses = record.failures + (not lost), record.losses + lost
     retries = record.workload_spec().retries
-    if retryable and record.attempt <= retries and not record.cancel_requested:
-        delay_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** (record.attempt - 1))
-        after = replace(released, state="queued", not_before_s=now_s + delay_s, message=message)
-        cause = f"attempt {record.attempt} of {retries + 1} failed: {message}"
+    retryable = bool((progress.failed or {}).get("retryable", True))
+    counted = replace(released, failures=failures, losses=losses, message=message)
+    if retryable and (losses <= MAX_LOSSES if lost else failures <= retries):
+        delay_s = _delay_s(losses if lost else failures)
+        after = replace(counted, state="queued", queued_s=now_s, not_before_s=now_s + delay_s)
+        what = "was lost" if lost else f"failed ({failures} of {retries + 1})"
+        cause = f"attempt {record.attempt} {what}: {message}"
         return after, Event("retry", cause, record.id, data={"delay_s": delay_s})
-    after = replace(released, state="failed", ended_s=now_s, message=message)
-    return after, Event("failed", message, record.id)
+    return replace(counted, state="failed", ended_s=now_s), Event("failed", message, record.id)
+
+
+def _delay_s(failures: int) -> float:
+    return float(min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** (failures - 1)))
+
+
+def _result(progress: Progress) -> dict[str, Any]:
+    """What is kept of a run that succeeded."""
+    return {
+        **(progress.done or {}),
+        "by_device": dict(progress.rows_by_device),
+        "row_errors": progress.row_errors,
+        "resumed": progress.resumed,
+        "note": progress.note,
+    }
 
 
 def hopeless(explanation: Explanation) -> str | None:
@@ -79,13 +122,15 @@ def hopeless(explanation: Explanation) -> str | None:
     return f"no configuration is within its budget any more: {over[0]}" if over and final else None
 
 
-def _released(record: Record, now_s: float) -> Record:
-    """Its devices given back and paid for."""
+def _released(record: Record, progress: Progress, now_s: float) -> Record:
+    """Its devices given back and paid for; what it left in checkpoints is kept."""
+    kept = progress.fraction if record.kind in RESUMES else 0.0
     return replace(
         record,
         placement=None,
         spent_usd=record.cost_usd(now_s) or record.spent_usd,
         spent_s=record.run_s(now_s),
+        fraction=max(record.fraction, kept),
     )
 
 

@@ -63,7 +63,7 @@ def estimate(
     types = [(device_types[name], count) for name, count in configuration.groups]
     price_usd_h = _price(types)
     memory_bytes = _memory_bytes(work, configuration.devices)
-    refused = _refusal(work, types, memory_bytes)
+    refused = _refusal(work, types, memory_bytes, link)
     overhead = calibration.overhead_s(work.kind, work.family, configuration.devices, STARTUP_S[work.kind])
     if refused is not None:
         return Estimate(configuration, None, memory_bytes=memory_bytes, price_usd_h=price_usd_h, infeasible=refused)
@@ -123,7 +123,11 @@ def _price(types: list[tuple[DeviceType, int]]) -> float | None:
     return total
 
 
-def _refusal(work: Work, types: list[tuple[DeviceType, int]], memory_bytes: float | None) -> Reason | None:
+def _refusal(work: Work, types: list[tuple[DeviceType, int]], memory_bytes: float | None, link: Link) -> Reason | None:
+    if work.kind == "command" and any(
+        len(types) > 1 or count > link.devices_per_node.get(device_type.name, count) for device_type, count in types
+    ):
+        return Reason("device", "a command runs on one node, and none has all of these devices")
     for device_type, _ in types:
         if work.kind == "preprocess" and device_type.kind != "cpu":
             return Reason("device", "preprocessing runs on CPU actors")

@@ -29,21 +29,23 @@ class Capacity:
         """Free devices of a type on all nodes."""
         return sum(count for (_, name), count in self._free.items() if name == device_type)
 
-    def fits(self, configuration: Configuration) -> bool:
+    def fits(self, configuration: Configuration, *, one_node: bool = False) -> bool:
         """Whether the whole gang could start now."""
-        return all(self.free(name) >= count for name, count in configuration.groups)
+        return self.place(configuration, one_node=one_node) is not None
 
     def holds(self, placement: Placement) -> bool:
         """Whether every device of a placement is free on the node it names."""
         wanted = Counter((node_id, device_type) for device_type, node_id in placement.devices)
         return all(self._free.get(key, 0) >= count for key, count in wanted.items())
 
-    def place(self, configuration: Configuration) -> Placement | None:
+    def place(self, configuration: Configuration, *, one_node: bool = False) -> Placement | None:
         """Nodes for the whole gang, or None: the tightest node that holds a group whole, else the emptiest nodes
-        first. Takes nothing."""
+        first (never with `one_node`). Takes nothing."""
         devices: list[tuple[str, str]] = []
         for name, count in configuration.groups:
             chosen = self._nodes_for(name, count)
+            if one_node and chosen is not None and len(set(chosen)) > 1:
+                return None
             if chosen is None:
                 return None
             devices += [(name, node_id) for node_id in chosen]

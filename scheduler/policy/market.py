@@ -12,7 +12,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..types import Configuration, Estimate, Explanation, Option, Placement, Plan, Reason, Situation, WorkloadView
+from ..types import (
+    Configuration,
+    Estimate,
+    Explanation,
+    Money,
+    Option,
+    Placement,
+    Plan,
+    Reason,
+    Situation,
+    WorkloadView,
+)
 from .capacity import Capacity
 from .prices import congestion_usd, find_prices, money_usd, value_of_time_usd_h
 
@@ -41,14 +52,15 @@ class Market:
             best = min(
                 (o for o in options if o.total_usd is not None and o.reason is None), key=_cheapest, default=None
             )
+            starving = situation.now_s - workload.queued_s > MAX_WAIT_S
             if best is None or best.wait_s:
                 explanations[workload.id] = _waits(best, options)
-                reserved = _reserved(best, options, starving=situation.now_s - workload.queued_s > MAX_WAIT_S)
+                reserved = _reserved(best, options, starving=starving)
                 if reserved is not None:
                     _promise(reserved, best, capacity, changes)
                     capacity.reserve(reserved)
                 continue
-            placement = capacity.place(best.estimate.configuration)
+            placement = capacity.place(best.estimate.configuration, one_node=workload.one_node)
             assert placement is not None
             capacity.take(placement)
             _give_back(best.estimate, 0.0, changes)
@@ -78,7 +90,9 @@ def _ready(situation: Situation) -> tuple[list[WorkloadView], dict[str, Explanat
             continue
         if workload.not_before_s is not None and workload.not_before_s > situation.now_s:
             seconds = workload.not_before_s - situation.now_s
-            explanations[workload.id] = Explanation(None, f"waits after a failed attempt: tries again in {seconds:.0f} s")
+            explanations[workload.id] = Explanation(
+                None, f"waits after a failed attempt: tries again in {seconds:.0f} s"
+            )
         else:
             ready.append(workload)
     return ready, explanations
@@ -114,21 +128,42 @@ def _options(
 ) -> list[Option]:
     """Every configuration with its money, waiting included, or the reason why it is out of the question."""
     options = []
+    fastest_s = min((e.seconds for e in workload.estimates if e.seconds is not None), default=None)
     for raw in workload.estimates:
         estimate = _remaining(raw, workload.remaining)
         if estimate.infeasible is not None:
             options.append(Option(estimate, reason=estimate.infeasible))
             continue
-        wait_s = 0.0 if capacity.fits(estimate.configuration) else _free_in_s(estimate, capacity, changes)
+        free = capacity.fits(estimate.configuration, one_node=workload.one_node)
+        wait_s = 0.0 if free else _free_in_s(estimate, capacity, changes)
         congestion = 0.0 if wait_s else congestion_usd(estimate, prices)
         if wait_s is None:
             busy = Reason("capacity", "busy: nothing predicts until when")
             options.append(Option(estimate, None, congestion, None, busy))
             continue
         # What waits does not pay for the congestion of now: the time it waits is its price.
-        total = money_usd(estimate, value_of_time_usd_h(workload.objective), {} if wait_s else prices, wait_s)
+        time_usd_h = value_of_time_usd_h(workload.objective)
+        total = money_usd(_hopeful(estimate, fastest_s), time_usd_h, {} if wait_s else prices, wait_s)
         options.append(Option(estimate, total, congestion, wait_s, _objection(workload, estimate, situation, wait_s)))
-    return options if any(option.reason is None for option in options) else _least_bad(options)
+    if not any(option.reason is None for option in options):
+        options = _least_bad(options)
+    return _impatient(options) if situation.now_s - workload.queued_s > MAX_WAIT_S else options
+
+
+def _hopeful(estimate: Estimate, fastest_s: float | None) -> Estimate:
+    """A configuration of unknown speed is judged as if it were as fast as the fastest known one, so that it is tried;
+    where none is known, all are compared by the price of an hour."""
+    if estimate.seconds is not None or fastest_s is None or estimate.price_usd_h is None:
+        return estimate
+    return replace(estimate, seconds=fastest_s, money=Money(fastest_s / 3600 * estimate.price_usd_h))
+
+
+def _impatient(options: list[Option]) -> list[Option]:
+    """What has waited too long waits no longer for something better while something else is free."""
+    if not any(option.reason is None and option.wait_s == 0 for option in options):
+        return options
+    late = Reason("capacity", "busy, and it has waited long enough")
+    return [replace(o, reason=late) if o.reason is None and o.wait_s else o for o in options]
 
 
 def _remaining(estimate: Estimate, share: float) -> Estimate:
@@ -195,9 +230,20 @@ def _changes(running: list[WorkloadView]) -> _Changes:
         assert workload.placement is not None
         configuration = workload.placement.configuration
         estimate = next((e for e in workload.estimates if e.configuration == configuration), None)
-        if estimate is not None and estimate.seconds is not None:
-            _give_back(replace(estimate, seconds=max(1.0, estimate.seconds * workload.remaining)), 0.0, changes)
+        left_s = None if estimate is None else _left_s(workload, estimate)
+        if estimate is not None and left_s is not None:
+            _give_back(replace(estimate, seconds=left_s), 0.0, changes)
     return changes
+
+
+def _left_s(workload: WorkloadView, estimate: Estimate) -> float | None:
+    """Seconds that a running workload will still hold its devices: by the work it reports done, or by the clock where
+    it reports nothing. None once it has outlasted all that was thought likely: nobody knows then."""
+    if estimate.seconds is None or workload.held_s > (estimate.high_s or 2 * estimate.seconds):
+        return None
+    if workload.remaining < 1.0:
+        return max(1.0, estimate.seconds * workload.remaining)
+    return max(1.0, estimate.seconds - workload.held_s)
 
 
 def _give_back(estimate: Estimate, start_s: float, changes: _Changes) -> None:
@@ -229,7 +275,7 @@ def _taken(best: Option, options: list[Option]) -> Explanation:
         if best.congestion_usd > 0:
             summary += f" and ${best.congestion_usd:.4f} of congestion"
     elif best.estimate.seconds is None:
-        summary = f"{best.estimate.configuration} is the cheapest an hour; its run time is not known yet"
+        summary = f"{best.estimate.configuration} is the cheapest to try; its run time is not known yet"
     return Explanation(best.estimate.configuration, summary, rows)
 
 

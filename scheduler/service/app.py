@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,10 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
     def show(workload_id: str) -> dict[str, Any]:
         records = _find(runtime, workload_id)
         now_s = time.time()
-        long = [views.workload_long(record, runtime.engine.progress_of(record), now_s) for record in records]
+        long = [
+            views.workload_long(_as_planned(runtime, record), runtime.engine.progress_of(record), now_s)
+            for record in records
+        ]
         return {"id": workload_id, "workloads": long}
 
     @app.get("/api/v1/workloads/{workload_id}/events")
@@ -158,7 +162,7 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
         for record in records:
             if record.attempt:
                 head = f"=== {record.id}\n" if len(records) > 1 else ""
-                parts.append(head + runtime.executor.logs(record.run_id))
+                parts.append(head + runtime.logs(record))
         return PlainTextResponse("\n".join(parts))
 
     @app.get("/api/v1/workloads/{workload_id}/explain")
@@ -168,7 +172,7 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
             "workloads": [
                 {"id": record.id, "name": record.name, "state": record.state, "message": record.message}
                 | {"kind": record.kind, **views.explanation(record.explanation)}
-                for record in _find(runtime, workload_id)
+                for record in (_as_planned(runtime, found) for found in _find(runtime, workload_id))
             ],
         }
 
@@ -205,4 +209,12 @@ def _find(runtime: Runtime, workload_id: str) -> list[Record]:
 
 
 def _short(runtime: Runtime, record: Record) -> dict[str, Any]:
-    return views.workload(record, runtime.engine.progress_of(record), time.time())
+    return views.workload(_as_planned(runtime, record), runtime.engine.progress_of(record), time.time())
+
+
+def _as_planned(runtime: Runtime, record: Record) -> Record:
+    """The record with what the last cycle said of it: the stored explanation is only written when the choice changes,
+    its numbers grow old."""
+    report = runtime.engine.last_report
+    fresh = report.plan.explanations.get(record.id) if report is not None and record.state == "queued" else None
+    return record if fresh is None else replace(record, explanation=fresh)

@@ -8,22 +8,26 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.host import HostRates, measure_host
 from cluster.local import LocalCluster
+from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
 from cluster.ray_observer import RayObserver
 from cluster.types import Snapshot
 from workloads.loading import Submission
+from workloads.spec import WorkloadSpec
 
 from ..admission import FileProfiler, StepPlan, admit, plan_steps
 from ..admission.code import pack_code
-from ..engine import Engine
+from ..engine import Engine, Upstream
 from ..engine.launch import progress_path
+from ..estimate.work import Work
 from ..policy import Policy, create
 from ..store import Event, Record, Store
 from . import auth
@@ -63,6 +67,14 @@ def local_cluster(home: Home, definition: ClusterDefinition, catalog: Catalog) -
     return ClusterAccess(cluster.address, cluster.dashboard_url, cluster.token_path, cluster)
 
 
+class _FilesAsTheyAre:
+    """The engine's profiler: what a step needs has been written by now, so nothing is promised."""
+
+    def work(self, spec: WorkloadSpec, upstream: Mapping[str, Upstream]) -> Work:
+        """The work in numbers. Raises SpecError."""
+        return FileProfiler().work(spec, upstream)
+
+
 class Runtime:
     """The running parts of one service."""
 
@@ -77,7 +89,15 @@ class Runtime:
         )
         self.store = Store(home.database)
         auth.remember(self.store, home.ensure_token())
-        self.engine = Engine(self.store, self.observer, self.executor, self.policy, FileProfiler(), time.time)
+        self.engine = Engine(
+            self.store,
+            self.observer,
+            self.executor,
+            self.policy,
+            _FilesAsTheyAre(),
+            time.time,
+            on_end=self._keep_logs,
+        )
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -143,6 +163,25 @@ class Runtime:
             record.id, Event("cancel-requested", "the user asked for it", record.id, at_s=time.time())
         )
         self.wake()
+
+    def logs(self, record: Record) -> str:
+        """What all attempts of a workload printed: kept files of ended ones, Ray's of the present one."""
+        texts = []
+        for attempt in range(1, record.attempt + 1):
+            run_id = replace(record, attempt=attempt).run_id
+            kept = Path(record.run_dir) / f"{run_id}.log"
+            text = kept.read_text(errors="replace") if kept.is_file() else self.executor.logs(run_id)
+            texts.append((f"--- attempt {attempt}\n" if record.attempt > 1 else "") + text)
+        return "\n".join(texts)
+
+    def _keep_logs(self, record: Record) -> None:
+        """Ray's logs go with its cluster: an ended attempt's are copied."""
+        try:
+            text = self.executor.logs(record.run_id)
+            if text:
+                (Path(record.run_dir) / f"{record.run_id}.log").write_text(text)
+        except (OSError, ClusterUnreachable) as error:
+            log.warning("the logs of %s are not kept: %s", record.run_id, error)
 
     def _progress_path(self, run_id: str) -> Path:
         return progress_path(str(self.home.runs / run_id.partition(".")[0]), run_id)

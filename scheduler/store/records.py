@@ -50,6 +50,12 @@ class Record:
     """What was believed of the chosen configuration when the first attempt started."""
     explanation: Explanation | None = None
     price_usd_h: float | None = None
+    failures: int = 0
+    """Attempts that failed by themselves: these are counted against `retries`."""
+    losses: int = 0
+    """Attempts that ended because the cluster went away."""
+    fraction: float = 0.0
+    """Share of the work that ended attempts have left in checkpoints or finished blocks."""
     spent_usd: float = 0.0
     """Dollars of ended attempts."""
     spent_s: float = 0.0

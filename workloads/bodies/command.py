@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +15,7 @@ import ray
 from ..errors import WorkloadFailed
 from ..job import Job, ProgressWriter
 from ..spec import Command
+from .folders import claim, local_folder
 from .placement import gang, in_bundle, merged, remote_options
 
 GRACE_S = 5.0
@@ -80,7 +80,10 @@ class CommandRunner:
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
     """Run the command and pass its output on. Raises WorkloadFailed with the exit code when it is not 0."""
     spec = Command.model_validate(job.spec)
-    Path(job.output).mkdir(parents=True, exist_ok=True)
+    nodes = {shard.node_id for shard in job.shards}
+    if len(nodes) > 1:
+        raise WorkloadFailed(f"a command runs on one node; its devices are on {len(nodes)}: ask for fewer")
+    claim(local_folder(job.output), job.workload_id)
     resources = merged(job.shards)
     with gang(job.run_id, [resources], [job.shards[0].node_id]) as group:
         runner = (

@@ -22,7 +22,7 @@ from ..inputs import clean_text, find_table, read_table, require_column
 from ..job import Job, ProgressWriter
 from ..spec import BatchInfer
 from .blocks import Block, BlockQueue, missing_ranges
-from .folders import local_folder, write_json
+from .folders import claim, local_folder, write_json
 from .parts import Part, fingerprint, part_path, read_parts, write_part
 from .placement import gang, in_bundle, remote_options
 from .replica import BlockResult, Columns, Replica
@@ -65,7 +65,7 @@ class Inference:
         self.job, self.progress = job, progress
         self.spec = BatchInfer.model_validate(job.spec)
         self.output = local_folder(job.output)
-        self.output.mkdir(parents=True, exist_ok=True)
+        claim(self.output, job.workload_id)
         self.table, self.dropped = self._read()
         self.members = [Member(index) for index in range(len(job.shards))]
         self.labels: list[str] | None = None

@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import WorkloadFailed
+
 _KEY = b"raywise"
 
 
@@ -54,12 +56,16 @@ def write_part(folder: Path, part: Part, table: pa.Table) -> None:
 
 
 def read_parts(folder: Path, expected: str) -> list[Part]:
-    """Parts already finished; those of another run, and half-written ones, are removed."""
+    """Parts already finished; those of another run, and drafts, are removed. Raises WorkloadFailed for a file
+    that is none of our parts: it is neither deleted nor overwritten."""
     parts: list[Part] = []
     for draft in folder.glob(".part-*.partial"):
         draft.unlink()
     for path in sorted(folder.glob("part-*.parquet")):
-        part = _described(path)
+        text = _metadata(path)
+        if text is None:
+            raise WorkloadFailed(f"{path} is no part that Raywise wrote; move it away or choose another output")
+        part = _part(text)
         if part is None or part.fingerprint != expected:
             path.unlink()
         else:
@@ -67,10 +73,18 @@ def read_parts(folder: Path, expected: str) -> list[Part]:
     return parts
 
 
-def _described(path: Path) -> Part | None:
+def _metadata(path: Path) -> bytes | None:
+    """What we wrote into a part's metadata; None where the file is not ours."""
     try:
         metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
-        values = json.loads(metadata[_KEY])
+    except (pa.ArrowInvalid, OSError):
+        return None
+    return metadata.get(_KEY)
+
+
+def _part(text: bytes) -> Part | None:
+    try:
+        values = json.loads(text)
         return Part(**{**values, "errors": [(int(row), str(error)) for row, error in values["errors"]]})
-    except (pa.ArrowInvalid, KeyError, ValueError, TypeError, OSError):
+    except (KeyError, ValueError, TypeError):  # of another version
         return None

@@ -52,7 +52,8 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         load_tokenizer(spec.model or "")  # fails here, not once for every actor
     splits = [_read_split(name, path, spec, len(job.shards)) for name, path in _inputs(spec).items()]
     bundles = [shard.resources for shard in job.shards]
-    with gang(job.run_id, bundles, [shard.node_id for shard in job.shards]) as group, whole(output) as draft:
+    nodes = [shard.node_id for shard in job.shards]
+    with whole(output, job.workload_id) as draft, gang(job.run_id, bundles, nodes) as group:
         _use_gang(group)
         if spec.entrypoint is not None:
             manifest = _run_user_code(spec, splits, draft, progress)

@@ -23,7 +23,7 @@ from ..errors import WorkloadFailed
 from ..job import Job, ProgressWriter
 from ..spec import Train
 from .examples import read_labels
-from .folders import local_folder, whole, write_json
+from .folders import claim, local_folder, require_ours, whole, write_json
 from .placement import on_node
 from .relay import start_relay
 from .text import load_tokenizer
@@ -54,8 +54,9 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
     """Train, and leave the best model in `<output>/model`. Raises WorkloadFailed."""
     spec = Train.model_validate(job.spec)
     output = local_folder(job.output)
-    output.mkdir(parents=True, exist_ok=True)
+    claim(output, job.workload_id)
     if spec.entrypoint is None:
+        require_ours(output / "model")
         _check_input(spec)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     relay = start_relay(progress)
@@ -110,7 +111,7 @@ def _check_input(spec: Train) -> None:
 def _publish(job: Job, output: Path, summary: dict[str, Any]) -> dict[str, Any]:
     if "failed" in summary:
         raise WorkloadFailed(summary["failed"])
-    with whole(output / "model") as draft:
+    with whole(output / "model", job.workload_id) as draft:
         shutil.copytree(summary.pop("model"), draft, dirs_exist_ok=True)
     write_json(output / "metrics.json", summary)
     return {

@@ -16,7 +16,7 @@ from cluster.fake import Script
 from scheduler.policy import create
 from scheduler.service.app import _SITUATION, MAX_BODY_BYTES, create_app
 from scheduler.store import Event
-from service import FakeRuntime
+from fake_service import FakeRuntime
 
 METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 COMMAND = "kind: command\nname: hello\ncommand: echo hello\nresources: {devices: cpu}\nexpected_runtime: 10s\n"
