@@ -7,9 +7,9 @@ from itertools import product
 from typing import Any, get_args
 
 import pytest
+from making import configuration, est, placed, standard
 
 from cluster.types import RunObservation, RunState
-from making import configuration, est, placed, standard
 from scheduler.engine import moves
 from scheduler.engine.progress import Progress
 from scheduler.states import ENDED, HOLDS_DEVICES, TRANSITIONS, IllegalTransitionError, State, check_transition
@@ -17,16 +17,16 @@ from scheduler.store import Event, Record
 from scheduler.types import Explanation, Option, Reason
 
 STATES: tuple[State, ...] = get_args(State)
-DONE = Progress(phase="running", done={"kind": "done", "metrics": {"accuracy": 0.9}}, rows_by_device={"T4": 5}, row_errors=1)
+DONE = Progress(
+    phase="running", done={"kind": "done", "metrics": {"accuracy": 0.9}}, rows_by_device={"T4": 5}, row_errors=1
+)
 
 
 def held(state: State = "running", attempt: int = 1, retries: int = 2, **fields: Any) -> Record:
     """A workload that has held a T4 at $0.5 an hour since second 100."""
     spec = {"kind": "command", "name": "w", "command": "x", "retries": retries}
     base = Record("w", "w", "command", spec, state, 0.0, "/out", "/run")
-    return replace(
-        base, attempt=attempt, started_s=100.0, placement=placed(("T4", "t4-a")), price_usd_h=0.5, **fields
-    )
+    return replace(base, attempt=attempt, started_s=100.0, placement=placed(("T4", "t4-a")), price_usd_h=0.5, **fields)
 
 
 def end(record: Record, state: RunState, progress: Progress | None = None, message: str = "") -> tuple[Record, Event]:
@@ -55,7 +55,11 @@ def test_from_everywhere_an_end_can_be_reached() -> None:
         while fresh:
             fresh = {after for before, after in TRANSITIONS if before in fresh} - reached
             reached |= fresh
-        assert reached >= ENDED - {"failed"} and "failed" in reached | {"failed"} if state == "stopping" else reached >= ENDED
+        assert (
+            reached >= ENDED - {"failed"} and "failed" in reached | {"failed"}
+            if state == "stopping"
+            else reached >= ENDED
+        )
 
 
 def test_success_keeps_the_result_and_pays() -> None:
@@ -67,6 +71,8 @@ def test_success_keeps_the_result_and_pays() -> None:
         "metrics": {"accuracy": 0.9},
         "by_device": {"T4": 5},
         "row_errors": 1,
+        "resumed": 0,
+        "note": after.result["note"],
     }
     assert (event.kind, event.data) == ("succeeded", {"metrics": {"accuracy": 0.9}})
 
@@ -78,17 +84,27 @@ def test_an_end_without_a_last_word_is_no_success() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempt", "retries", "state", "delay_s"),
-    [(1, 2, "queued", 2.0), (2, 2, "queued", 4.0), (3, 2, "failed", None), (1, 0, "failed", None), (9, 20, "queued", 60.0)],
+    ("failures", "retries", "state", "delay_s"),
+    [
+        (1, 2, "queued", 2.0),
+        (2, 2, "queued", 4.0),
+        (3, 2, "failed", None),
+        (1, 0, "failed", None),
+        (9, 20, "queued", 60.0),
+    ],
     ids=["the first retry", "twice the delay", "none left", "none wanted", "the longest delay"],
 )
-def test_retries(attempt: int, retries: int, state: str, delay_s: float | None) -> None:
-    after, event = end(held(attempt=attempt, retries=retries), "failed", message="boom")
+def test_retries(failures: int, retries: int, state: str, delay_s: float | None) -> None:
+    after, event = end(held(failures=failures - 1, attempt=7, retries=retries), "failed", message="boom")
     assert (after.state, after.message, after.placement) == (state, "boom", None)
     assert after.not_before_s == (None if delay_s is None else 820.0 + delay_s)
     assert (after.ended_s is None) == (state == "queued")
+    assert (after.failures, after.losses) == (failures, 0)
+    assert after.queued_s == (820.0 if state == "queued" else held().queued_s)
     if delay_s is not None:
-        assert event == Event("retry", f"attempt {attempt} of {retries + 1} failed: boom", "w", data={"delay_s": delay_s})
+        assert event == Event(
+            "retry", f"attempt 7 failed ({failures} of {retries + 1}): boom", "w", data={"delay_s": delay_s}
+        )
 
 
 def test_what_would_fail_again_is_not_tried_again() -> None:
@@ -98,8 +114,18 @@ def test_what_would_fail_again_is_not_tried_again() -> None:
 
 
 def test_a_lost_run_is_tried_again() -> None:
-    after, _ = end(held("starting"), "lost", message="the cluster does not know this run")
+    after, _ = end(held("running", retries=0), "lost", message="the cluster does not know this run")
     assert (after.state, after.message) == ("queued", "the cluster does not know this run")
+    assert (after.failures, after.losses) == (0, 1)
+    often, _ = end(held("running", losses=20), "lost", message="the cluster does not know this run")
+    assert often.state == "failed"
+
+
+def test_what_an_attempt_leaves_in_checkpoints_is_kept() -> None:
+    assert end(held(), "failed", Progress(step=3, total_steps=4))[0].fraction == 0.0  # a command starts over
+    trained, _ = end(replace(held(), kind="train"), "failed", Progress(step=3, total_steps=4))
+    assert trained.fraction == 0.75
+    assert end(replace(held(), kind="train", fraction=0.75), "lost", Progress())[0].fraction == 0.75
 
 
 def test_a_stop_for_the_plan_waits_on_and_a_stop_for_the_user_is_the_end() -> None:
@@ -116,7 +142,7 @@ def test_what_ended_well_before_the_stop_counts() -> None:
 
 
 def test_a_cancelled_one_that_fails_is_not_tried_again() -> None:
-    assert end(held(cancel_requested=True), "failed", message="boom")[0].state == "failed"
+    assert end(held(cancel_requested=True), "failed", message="boom")[0].state == "cancelled"
 
 
 @pytest.mark.parametrize("run", ["succeeded", "failed", "stopped", "lost"])
@@ -156,7 +182,10 @@ def test_a_budget_that_is_gone_ends_a_workload_and_a_busy_device_does_not() -> N
         reasons = [Reason(code, f"it is {code}") for code in codes]  # type: ignore[arg-type]
         return Explanation(None, "", tuple(Option(est(1.0, T4=1), reason=reason) for reason in reasons))
 
-    assert moves.hopeless(explained("budget", "memory", "device")) == "no configuration is within its budget any more: it is budget"
+    assert (
+        moves.hopeless(explained("budget", "memory", "device"))
+        == "no configuration is within its budget any more: it is budget"
+    )
     for codes in (("budget", "capacity"), ("budget", "count"), ("memory",), (), ("deadline", "budget")):
         assert moves.hopeless(explained(*codes)) is None
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import configuration, est, node, placed, situation, snapshot, standard, view
+from simulating import check
 
 from cluster.types import Snapshot
-from making import configuration, est, node, placed, situation, snapshot, standard, view
 from scheduler.policy import create, names
 from scheduler.types import Estimate, Explanation, Option, Plan, Reason, Situation, WorkloadView
-from simulating import check
 
 POLICIES = names()
 
@@ -42,7 +42,9 @@ def test_first_fit_gives_the_oldest_the_first_that_fits() -> None:
         {
             "old": Explanation(configuration(T4=3), "T4 x3 is the first configuration that fits", (Option(gang),)),
             "new": Explanation(configuration(T4=1), "T4 x1 is the first configuration that fits", (Option(slow),)),
-            "third": Explanation(configuration(A100=1), "A100 x1 is the first configuration that fits", (Option(late),)),
+            "third": Explanation(
+                configuration(A100=1), "A100 x1 is the first configuration that fits", (Option(late),)
+            ),
         },
     )
     assert busy not in [option.reason for each in plan.explanations.values() for option in each.options]
@@ -50,7 +52,9 @@ def test_first_fit_gives_the_oldest_the_first_that_fits() -> None:
 
 def test_first_fit_passes_over_what_does_not_fit() -> None:
     wide = est(10, T4=9)
-    plan = create("first-fit").plan(situation(standard(), view("wide", wide), view("small", est(10, T4=1), queued_s=9.0)))
+    plan = create("first-fit").plan(
+        situation(standard(), view("wide", wide), view("small", est(10, T4=1), queued_s=9.0))
+    )
     assert plan.placements == {"small": placed(("T4", "t4-a"))}
     reason = Reason("capacity", "not enough devices are free")
     assert plan.explanations["wide"] == Explanation(
@@ -170,7 +174,10 @@ def test_dear_time_goes_first() -> None:
 def test_a_failed_attempt_waits_for_its_time() -> None:
     late = view("w", est(10, T4=1), not_before_s=30.0)
     plan = market(late, now_s=12.0)
-    assert (plan.placements, plan.explanations["w"]) == ({}, Explanation(None, "waits after a failed attempt: tries again in 18 s"))
+    assert (plan.placements, plan.explanations["w"]) == (
+        {},
+        Explanation(None, "waits after a failed attempt: tries again in 18 s"),
+    )
     assert set(market(late, now_s=30.0).placements) == {"w"}
 
 
@@ -215,11 +222,13 @@ def test_an_unpriced_device_is_taken_only_where_there_is_nothing_else() -> None:
 def test_an_unknown_time_compares_the_prices_of_an_hour() -> None:
     plan = market(view("w", est(None, T4=2), est(None, A100=1), est(None, T4=1)))
     assert plan.explanations["w"].chosen == configuration(T4=1)
-    assert plan.explanations["w"].summary == "T4 x1 is the cheapest an hour; its run time is not known yet"
+    assert plan.explanations["w"].summary == "T4 x1 is the cheapest to try; its run time is not known yet"
 
 
 def test_what_is_impossible_keeps_its_reason() -> None:
-    too_big = Estimate(configuration(T4=1), None, infeasible=Reason("memory", "needs 20.0 GB a device, 4.0 GB too much"))
+    too_big = Estimate(
+        configuration(T4=1), None, infeasible=Reason("memory", "needs 20.0 GB a device, 4.0 GB too much")
+    )
     plan = market(view("w", too_big, est(10, A100=1)), view("never", too_big))
     assert reasons(plan, "w")["T4 x1"] == "needs 20.0 GB a device, 4.0 GB too much"
     assert plan.explanations["never"] == Explanation(

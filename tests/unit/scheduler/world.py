@@ -68,17 +68,23 @@ class World:
         *needs: str,
         script: Script | list[Script] | None = None,
         work: Work | None = None,
+        gang: bool = False,
         **fields: Any,
     ) -> str:
-        """Store a command; `fields` are those of its spec, or of its record (`deadline_s`, `budget_usd`)."""
+        """Store a command, or a training gang, which may be spread over nodes; `fields` are those of its spec, or of
+        its record (`deadline_s`, `budget_usd`)."""
         stored = {key: fields.pop(key) for key in ("deadline_s", "budget_usd", "pipeline_id") if key in fields}
         if script is not None:
             self.scripts[name] = script
         if work is not None:
             self.profiler.works[name] = work
-        spec = {"kind": "command", "name": name, "command": "true", "resources": {"devices": "cpu"}, **fields}
+        kind = "batch-infer" if gang else "command"
+        if gang and work is None:
+            self.profiler.works[name] = Work("batch-infer", name, declared_s=10.0)
+        what = {"input": "/data", "entrypoint": "mine:Predictor"} if gang else {"command": "true"}
+        spec = {"kind": kind, "name": name, "resources": {"devices": "cpu"}, **what, **fields}
         record = Record(
-            name, name, "command", spec, "pending", self.now_s, f"/out/{name}", f"/run/{name}", needs=needs, **stored
+            name, name, kind, spec, "pending", self.now_s, f"/out/{name}", f"/run/{name}", needs=needs, **stored
         )
         self.store.add([record], [Event("submitted", "a user submitted it", name, at_s=self.now_s)])
         self.submitted.append(name)
