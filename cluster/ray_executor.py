@@ -121,8 +121,10 @@ class RayExecutor:
 
     def _stage(self) -> Path:
         """A copy of the package under the name it is imported by on the cluster; made once."""
-        if self._staged is None or not self._staged.is_dir():
-            staged = Path(tempfile.mkdtemp(prefix="raywise-stage-")) / PACKAGE
+        if self._staged is None or not (self._staged / "__main__.py").is_file():  # e.g. a cleaner of /tmp went by
+            if self._staging is not None:
+                self._staging.mkdir(parents=True, exist_ok=True)
+            staged = Path(tempfile.mkdtemp(prefix="raywise-stage-", dir=self._staging)) / PACKAGE
             weakref.finalize(self, shutil.rmtree, staged.parent, ignore_errors=True)
             shutil.copytree(self._workloads_dir, staged, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
             self._staged = staged

@@ -7,9 +7,10 @@ is checked at admission.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,10 +30,15 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 INHERITED = ("objective", "priority", "queue")
 REFERENCE = re.compile(r"\$\{([a-z0-9-]+)\.output\}")
-_PARAMETER = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+_PARAMETER = re.compile(r"(?<!\$)\$\{([A-Za-z_]\w*)\}")
+_ESCAPED = re.compile(r"\$(\$\{[A-Za-z_]\w*\})")
+_SHELL_FIELD = re.compile(r"steps\.\d+\.(command|env\..*)")
+"""Where `${NAME}` may also be a variable of the shell."""
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_NODES = 50_000
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 4095
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,12 @@ def load_file(path: Path, overrides: Iterable[str] = ()) -> Submission:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(Problem(f"not UTF-8 text (byte {error.start})", file=str(path), hint="not YAML?")) from None
+    overrides = [seen_from_here(override) for override in overrides]
     return load_text(text, base=path.resolve().parent, file=str(path), overrides=overrides)
 
 
 def load_text(text: str, *, base: Path, file: str = "", overrides: Iterable[str] = ()) -> Submission:
-    """Like `load_file` for YAML text; relative paths are relative to `base`."""
+    """Like `load_file` for YAML text; relative paths, those of overrides too, are relative to `base`."""
     data = _parse_yaml(text, file)
     apply_overrides(data, overrides, file)
     return load_data(data, base=base, file=file)
@@ -153,8 +160,7 @@ def _check_size(value: Any) -> None:
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = "") -> None:
     """Apply `--set key=value` in place: a pipeline's parameter, or a dotted path such as
-    `steps.train.hyperparameters.epochs`. A value that names an existing file or folder, seen from the current folder,
-    is made absolute."""
+    `steps.train.hyperparameters.epochs`."""
     for override in overrides:
         key, equals, raw = override.partition("=")
         if not equals or not key:
@@ -162,8 +168,6 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = 
                 Problem(f"expected key=value, got {override!r}", "--set", "e.g. --set data=my/folder", file)
             )
         value = _yaml_value(raw, file, "--set") if raw else ""
-        if isinstance(value, str):
-            value = _seen_from_here(value)
         params = data.get("params")
         if isinstance(params, dict) and key in params:
             params[key] = value
@@ -171,13 +175,17 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = 
             _set_path(data, key, value, file)
 
 
-def _seen_from_here(value: str) -> str:
-    """The absolute path where the value names something that exists; else the value."""
+def seen_from_here(override: str) -> str:
+    """`key=path` with the path made absolute, seen from the current folder, where it is written as one (with a `/`, or
+    a `.` or `~` first) and exists. The client, which shares no code with us, does the same."""
+    key, _, value = override.partition("=")
+    if is_url(value) or not ("/" in value or value.startswith((".", "~"))):
+        return override
     try:
         path = Path(value).expanduser()
-        return str(path.resolve()) if value and not is_url(value) and path.exists() else value
+        return f"{key}={path.resolve()}" if path.exists() else override
     except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL byte, an unknown ~user
-        return value
+        return override
 
 
 def _set_path(data: dict[str, Any], key: str, value: object, file: str) -> None:
@@ -207,7 +215,8 @@ def _set_hint(data: Mapping[str, Any], key: str = "") -> str:
 
 
 def _substitute(value: Any, params: Mapping[str, Any], file: str, path: str = "") -> Any:
-    """`${name}` becomes the parameter's value; a text that is nothing but `${name}` keeps its type."""
+    """`${name}` becomes the parameter's value; a text that is nothing but `${name}` keeps its type. `$${name}` is the
+    text `${name}`."""
     if isinstance(value, dict):
         inner = {k: _substitute(v, params, file, f"{path}.{k}".lstrip(".")) for k, v in value.items() if k != "params"}
         return inner | ({"params": value["params"]} if "params" in value else {})
@@ -216,13 +225,14 @@ def _substitute(value: Any, params: Mapping[str, Any], file: str, path: str = ""
     if not isinstance(value, str):
         return value
     for name in _PARAMETER.findall(value):
-        if name not in params:
+        if name not in params and not _SHELL_FIELD.fullmatch(path):
             hint = _nearest(name, params) if params else "declare it under params:"
             raise SpecError(Problem(f"unknown parameter ${{{name}}}", path, hint, file))
     whole = _PARAMETER.fullmatch(value)
     if whole:
-        return params[whole[1]]
-    return _PARAMETER.sub(lambda match: str(params[match[1]]), value)
+        return params.get(whole[1], value)
+    value = _PARAMETER.sub(lambda match: str(params.get(match[1], match[0])), value)
+    return _ESCAPED.sub(r"\1", value)
 
 
 def _validate(model: type[BaseModel], data: Mapping[str, Any], file: str) -> Any:
@@ -359,8 +369,10 @@ def _check_needs(pipeline: Pipeline, file: str) -> None:
 def _check_alone(step: Any, file: str) -> None:
     """A workload of its own has no steps to need."""
     problems = [Problem("there are no other steps", "needs", "use kind: pipeline", file)] if step.needs else []
-    for name in sorted(references(step)):
-        problems.append(Problem(f"${{{name}.output}} names no step", "", "use kind: pipeline", file))
+    problems += [
+        Problem(f"${{{name}.output}} names no step", "", "use kind: pipeline", file)
+        for name in sorted(references(step))
+    ]
     if problems:
         raise SpecError(problems)
 
@@ -413,12 +425,22 @@ def is_url(path: str) -> bool:
     return bool(_URL.match(path))
 
 
+def too_long(path: str, field: str) -> Problem | None:
+    """What is wrong with a path that no file system takes: the operating system would only raise OSError."""
+    longest = max(len(os.fsencode(name)) for name in path.split("/"))
+    if longest <= MAX_NAME_BYTES and len(os.fsencode(path)) <= MAX_PATH_BYTES:
+        return None
+    return Problem(f"{_shown(path)} is too long for a path", field, f"a name has at most {MAX_NAME_BYTES} bytes")
+
+
 def _absolute_paths(step: Any, base: Path, file: str) -> Any:
     """The step with local paths made absolute, seen from the spec's folder."""
 
     def absolute(path: str, field: str) -> str:
         if is_url(path) or path.startswith("${"):
             return path
+        if problem := too_long(path, field):
+            raise SpecError(replace(problem, file=file))
         try:
             return str((base / Path(path).expanduser()).resolve())
         except (OSError, ValueError, RuntimeError) as error:
@@ -433,6 +455,8 @@ def _absolute_paths(step: Any, base: Path, file: str) -> Any:
             changes[field] = {key: absolute(path, f"{field}.{key}") for key, path in value.items()}
     model = getattr(step, "model", None)
     if model is not None:
+        if problem := too_long(model, "model"):
+            raise SpecError(replace(problem, file=file))
         local = model.startswith((".", "/", "~")) or (base / model).is_dir()
         changes["model"] = absolute(model, "model") if local else model
     if step.code is None and getattr(step, "entrypoint", None):

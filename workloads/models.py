@@ -6,6 +6,7 @@ Resolved on the machine that loads it, so the same reference works on every node
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 PACKAGE_PREFIX = "package:"
@@ -14,7 +15,7 @@ PACKAGE_PREFIX = "package:"
 def is_hub_id(reference: str) -> bool:
     """Whether the reference can only be a hub id: `name` or `org/name`, neither a path nor a package."""
     looks_local = reference.startswith(("/", ".", "~", "file:")) or reference.count("/") > 1
-    return not reference.startswith(PACKAGE_PREFIX) and not looks_local and not Path(reference).exists()
+    return not reference.startswith(PACKAGE_PREFIX) and not looks_local
 
 
 def resolve_model(reference: str) -> str:
@@ -28,7 +29,7 @@ def resolve_model(reference: str) -> str:
     if is_hub_id(reference):
         return reference
     folder = Path(reference.removeprefix("file://")).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False, not an OSError, for a name that is too long
         raise FileNotFoundError(f"model folder {folder} does not exist")
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"model folder {folder} has no config.json")

@@ -67,7 +67,7 @@ class Catalog:
         found = self.find(name)
         if found is None:
             near = self.nearest(name)
-            hint = f"did you mean {near}?" if near else "`raywise catalog` lists the known types; your own go in a file"
+            hint = f"did you mean {near}?" if near else "your own types go in a catalog file"
             raise SpecError(Problem(f"unknown device type {name!r}", hint=hint))
         return found
 

@@ -22,6 +22,7 @@ from ..policy import Policy
 from ..store import Record
 from ..types import Estimate, Explanation, Situation, WorkloadView
 from . import checks
+from .outputs import local_output, taken, too_long_paths
 from .profiler import FileProfiler
 from .shapes import Promised
 
@@ -141,13 +142,20 @@ def _check_all(
     for step in submission.steps:
         prefix = f"steps.{step.name}." if submission.is_pipeline else ""
         run_dir = runs / ids[step.name]
+        others = dict(outputs)
         outputs[step.name] = step.output or str(run_dir / "output")
         if set(step.needs) & {problem_step(problem) for problem in problems}:
             continue  # what it needs is already refused
         try:
             spec = resolve_references(step, outputs)
-            outputs[step.name] = spec.output or outputs[step.name]
-            spec = spec.model_copy(update={"output": outputs[step.name]})
+            folder = local_output(spec.output or outputs[step.name])
+            if isinstance(folder, Problem):
+                raise SpecError(folder)
+            outputs[step.name] = folder
+            spec = spec.model_copy(update={"output": folder})
+            _refuse(too_long_paths(spec))
+            if step.output is not None:  # one of our own is a new folder
+                _refuse(taken(spec, others))
             item = _check(spec, profiler, catalog, snapshot, calibration)
             if with_disk:
                 folders = {"output": outputs[step.name], "checkpoints": str(run_dir)}

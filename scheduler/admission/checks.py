@@ -11,7 +11,6 @@ from pathlib import Path
 from cluster.catalog import Catalog
 from cluster.types import Snapshot
 from workloads.errors import Problem, SpecError
-from workloads.loading import is_url
 from workloads.spec import Resources, WorkloadSpec
 
 from ..estimate.work import Work
@@ -87,15 +86,18 @@ def disk(work: Work, folders: Mapping[str, str]) -> list[Problem]:
     checkpoint = work.profile.parameters * 12.0 if work.profile is not None and work.training else 0.0
     needed = {"output": work.output_bytes, "checkpoints": checkpoint * CHECKPOINTS_KEPT}
     problems = []
+    by_disk: dict[int, list[tuple[str, Path]]] = {}
     for what, folder in folders.items():
-        if is_url(folder):
-            continue
         root = _existing(Path(folder))
         if not os.access(root, os.W_OK):
             problems.append(Problem(f"{what} folder {root} cannot be written to", "output", "choose another folder"))
+        by_disk.setdefault(root.stat().st_dev, []).append((what, root))
+    for places in by_disk.values():
+        root, wanted = places[0][1], sum(needed[what] for what, _ in places)
         free = shutil.disk_usage(root).free
-        if needed[what] > free:
-            message = f"not enough disk for {what}: about {needed[what] / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"
+        if wanted > free:
+            all_of_it = " and ".join(what for what, _ in places if needed[what])
+            message = f"not enough disk for {all_of_it}: about {wanted / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free"
             problems.append(Problem(f"{message} at {root}", "output", "free some space or choose another output"))
     return problems
 
@@ -106,7 +108,7 @@ def code(spec: WorkloadSpec) -> list[Problem]:
     if spec.code is None:
         return []
     folder = Path(spec.code)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return [Problem(f"code folder {folder} does not exist", "code")]
     try:
         code_files(folder)
@@ -122,7 +124,7 @@ def code(spec: WorkloadSpec) -> list[Problem]:
 
 
 def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
+    while not os.path.exists(path) and path != path.parent:  # False, not an OSError, for a name that is too long
         path = path.parent
     return path
 

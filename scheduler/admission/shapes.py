@@ -4,6 +4,7 @@ earlier step of the pipeline promises to write."""
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Promised:
 
 def tokenised_splits(folder: str, promised: Promised) -> Mapping[str, Shape]:
     """The splits of a preprocess output. Raises SpecError where the folder is none."""
+    folder = folder.removeprefix("file://")
     if folder in promised.splits:
         return promised.splits[folder]
     manifest = Path(folder) / "manifest.json"
@@ -86,6 +88,7 @@ def shape_of(info: TableInfo, model: str, max_length: int, drop: frozenset[str] 
 
 @lru_cache(maxsize=8)
 def _tokenizer(path: str) -> Any:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # what is sampled is the rate of one core
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(path)

@@ -190,23 +190,46 @@ def show(
 def logs(
     workload_id: IdArgument,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it has ended.")] = False,
+    json_: JsonFlag = False,
     home: HomeOption = None,
 ) -> None:
-    """Print what a workload printed."""
+    """Print what a workload printed, or each workload of a pipeline."""
     with client_of(home) as client:
-        shown = 0
+        printer = _LogPrinter()
         while True:
-            ended = all(workload["ended"] for workload in client.show(workload_id)["workloads"])
-            text = client.logs(workload_id)
-            sys.stdout.write(text[shown:])
-            sys.stdout.flush()
-            shown = len(text)
-            if ended or not follow:
-                return
+            workloads = client.show(workload_id)["workloads"]
+            texts = {workload["id"]: client.logs(workload["id"]) for workload in workloads}
+            if not json_:
+                printer.print(texts)
+            if not follow or all(workload["ended"] for workload in workloads):
+                break
             try:
                 time.sleep(1.0)
             except KeyboardInterrupt:
-                return
+                break
+    if json_:
+        print_json({"id": workload_id, "logs": texts})
+
+
+class _LogPrinter:
+    """Prints what is new in each workload's log; with several, a line with the id wherever another one goes on."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+        self._last: str | None = None
+
+    def print(self, texts: dict[str, str]) -> None:
+        """Print what came since the last call."""
+        for workload_id, text in texts.items():
+            before = self._shown.get(workload_id, "")
+            new = text.removeprefix(before) if text.startswith(before) else text  # the log of another attempt
+            self._shown[workload_id] = text
+            if new and len(texts) > 1 and workload_id != self._last:
+                sys.stdout.write(f"=== {workload_id}\n")
+            if new:
+                self._last = workload_id
+                sys.stdout.write(new)
+        sys.stdout.flush()
 
 
 @app.command()

@@ -20,6 +20,7 @@ from scheduler.service.home import Home, ServiceInfo
 from . import lifecycle
 from .common import FAILED, HomeOption, SetOption, console, fail, friendly, home_of
 
+STOP_PATIENCE_S = 30.0
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "support-triage.yaml"
 
 
@@ -43,12 +44,20 @@ def demo(
         try:
             view = _follow(client, answer["id"], emulated)
         except KeyboardInterrupt:
-            client.cancel(answer["id"])
-            client.wait(answer["id"], timeout_s=30)
-            fail(f"interrupted; {answer['id']} is cancelled", 130)
+            fail(_interrupt(client, answer["id"]), 130)
         ok = _report(client, folder, view, emulated)
     if not ok:
         raise typer.Exit(FAILED)
+
+
+def _interrupt(client: Client, pipeline_id: str) -> str:
+    """Cancel the pipeline; says how far that went."""
+    client.cancel(pipeline_id)
+    try:
+        client.wait(pipeline_id, timeout_s=STOP_PATIENCE_S)
+    except TimeoutError:
+        return f"interrupted; {pipeline_id} was told to end and has not after {STOP_PATIENCE_S:g} s"
+    return f"interrupted; {pipeline_id} is cancelled"
 
 
 def adapted(devices: Any) -> list[str]:

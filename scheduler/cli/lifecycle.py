@@ -14,9 +14,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cluster.catalog import Catalog
+from cluster.definition import ClusterDefinition
 from cluster.local import LocalCluster
 from scheduler.policy import names
-from scheduler.service.home import Home, ServiceInfo
+from scheduler.service.home import Home, ServiceInfo, ServiceRunning
 from scheduler.service.runtime import clean_environment
 from workloads.errors import RaywiseError
 
@@ -38,7 +40,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the service answers.")] = False,
     dashboard_url: Annotated[str | None, typer.Option(help="Ray's dashboard, with --address.")] = None,
     catalog: CatalogOption = None,
-    port: Annotated[int, typer.Option(help="The API's port on loopback; 0 picks a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The API's port on loopback; 0 picks a free one.")] = 0,
     policy: Annotated[str, typer.Option(help=f"One of: {', '.join(names())}.")] = "market",
     home: HomeOption = None,
 ) -> None:
@@ -53,6 +55,9 @@ def up(
         if running is not None:
             console.print(f"already up: {running.url}, Ray dashboard {running.ray_dashboard_url}")
             return
+        known = Catalog.load(catalog)  # what is wrong with these files is said here, also with --detach
+        if address is None:
+            ClusterDefinition.load(cluster, known)
         if detach:
             info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy)
             _greet(info, folder)
@@ -100,6 +105,7 @@ def start_detached(
 ) -> ServiceInfo:
     """Start the service as a process of its own and wait until it answers. Raises ServiceStartError."""
     folder.prepare()
+    before = LocalCluster.open(folder.cluster)
     command = [sys.executable, "-P", "-m", "raywise", "up", "--home", str(folder.path), "--policy", policy]
     command += ["--port", str(port)]
     options = {
@@ -131,8 +137,36 @@ def start_detached(
         time.sleep(0.1)
     else:
         process.terminate()
-    tail = folder.log.read_bytes()[start:].decode(errors="replace")[-3000:]
-    raise ServiceStartError(f"the service did not start (log: {folder.log}):\n{tail}")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_PATIENCE_S)
+        process.kill()
+    process.wait()
+    _stop_started(folder, before)
+    reason = last_error(folder.log.read_bytes()[start:].decode(errors="replace"))
+    raise ServiceStartError(f"the service did not start: {reason or 'it ended without a word'}\n  log: {folder.log}")
+
+
+def last_error(printed: str) -> str:
+    """The last `error:` that a service printed, with its hint; the last line where there is none. No traceback."""
+    lines = printed.rstrip().splitlines()
+    places = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+    if places:
+        return "\n".join(lines[places[-1] :]).removeprefix("error: ")
+    return lines[-1].strip() if lines else ""
+
+
+def _stop_started(folder: Home, before: LocalCluster | None) -> None:
+    """Stop a cluster that a service which failed to start left; not one that was there, nor another service's."""
+    try:
+        lock = folder.lock()
+    except ServiceRunning:
+        return
+    try:
+        cluster = LocalCluster.open(folder.cluster)
+        if cluster is not None and (before is None or cluster.cluster_id != before.cluster_id):
+            cluster.stop()
+    finally:
+        os.close(lock)
 
 
 def down(

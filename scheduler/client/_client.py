@@ -164,15 +164,16 @@ def _body(spec: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Jso
 
 
 def _seen_from_here(override: str) -> str:
-    """A path in `key=path` that exists, seen from the current folder, is made absolute."""
-    key, equals, value = override.partition("=")
+    """`key=path` with the path made absolute, seen from the current folder, where it is written as one (with a `/`, or
+    a `.` or `~` first) and exists. The same rule as `workloads.loading.seen_from_here`."""
+    key, _, value = override.partition("=")
+    if "://" in value or not ("/" in value or value.startswith((".", "~"))):
+        return override
     try:
         path = Path(value).expanduser()
-        if equals and value and "://" not in value and path.exists():
-            return f"{key}={path.resolve()}"
+        return f"{key}={path.resolve()}" if path.exists() else override
     except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL byte, an unknown ~user
-        pass
-    return override
+        return override
 
 
 def _line(problem: Mapping[str, str]) -> str:

@@ -63,8 +63,11 @@ def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: flo
     )
 
 
-def ended(record: Record, run: RunObservation, progress: Progress, now_s: float) -> tuple[Record, Event]:
-    """The attempt is over: succeeded, cancelled, stopped for the plan, to be tried again, or failed."""
+def ended(
+    record: Record, run: RunObservation, progress: Progress, now_s: float, seen_s: float | None = None
+) -> tuple[Record, Event]:
+    """The attempt was over at `now_s`: succeeded, cancelled, stopped for the plan, to be tried again, or failed.
+    `seen_s` is when that was seen, where it is later: the next attempt waits from then on."""
     released = _released(record, progress, now_s)
     if run.state == "succeeded" and progress.done is not None:
         after = replace(released, state="succeeded", ended_s=now_s, result=_result(progress), message="", fraction=1.0)
@@ -76,7 +79,8 @@ def ended(record: Record, run: RunObservation, progress: Progress, now_s: float)
     if record.state == "stopping":
         after = replace(released, state="queued", queued_s=now_s)
         return after, Event("queued", "stopped for the plan; goes on later", record.id)
-    return _not_succeeded(record, released, run, progress, now_s)
+    after, event = _not_succeeded(record, released, run, progress, now_s if seen_s is None else seen_s)
+    return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
 
 
 def _not_succeeded(

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from cluster.types import CPU, Snapshot
 from workloads.quantities import CountRange
@@ -29,7 +29,7 @@ def estimate_table(
     rows = []
     for counts in _allowed(resources, snapshot):
         configuration = Configuration.of(counts)
-        missing = _missing(configuration, snapshot)
+        missing = _missing(configuration, snapshot) or _too_few_cores(configuration, snapshot, resources.cpus_per_shard)
         if missing is not None:
             rows.append(
                 Estimate(configuration, None, price_usd_h=price_usd_h(configuration, snapshot), infeasible=missing)
@@ -79,9 +79,7 @@ def _allowed(resources: Resources, snapshot: Snapshot) -> Iterator[Mapping[str, 
     if isinstance(resources.devices, dict):
         names = list(resources.devices)
         choices = [_counts(resources.devices[name], snapshot.total(name)) for name in names]
-        for number, counts in enumerate(product(*choices)):
-            if number < MAX_CONFIGURATIONS:
-                yield dict(zip(names, counts, strict=True))
+        yield from (dict(zip(names, c, strict=True)) for c in islice(_by_total(choices), MAX_CONFIGURATIONS))
         return
     names = allowed_types(resources, snapshot)
     wanted = resources.count_range
@@ -92,14 +90,34 @@ def _allowed(resources: Resources, snapshot: Snapshot) -> Iterator[Mapping[str, 
 
 
 def _mixes(names: list[str], wanted: CountRange, snapshot: Snapshot) -> Iterator[Mapping[str, int]]:
-    """Configurations of two and more types whose counts add up to what is wanted."""
+    """Configurations of two and more types whose counts add up to what is wanted, the smallest first."""
     choices = [[0, *_counts(CountRange(low=1, high=wanted.high), snapshot.total(name))] for name in names]
-    yielded = 0
-    for counts in product(*choices):
-        types = sum(count > 0 for count in counts)
-        if types > 1 and sum(counts) in wanted and yielded < MAX_CONFIGURATIONS:
-            yielded += 1
-            yield dict(zip(names, counts, strict=True))
+    mixed = (counts for counts in _by_total(choices, wanted) if sum(count > 0 for count in counts) > 1)
+    yield from (dict(zip(names, counts, strict=True)) for counts in islice(mixed, MAX_CONFIGURATIONS))
+
+
+def _by_total(choices: Sequence[Sequence[int]], wanted: CountRange | None = None) -> Iterator[tuple[int, ...]]:
+    """All ways to take one count of each type, the smallest sum first. Made one at a time and without dead ends: who
+    takes a few pays for a few, however many there are."""
+    sums = [{0}]
+    """From a type on: the sums that it and those after it can make."""
+    for counts in reversed(choices):
+        sums.insert(0, {count + rest for count in counts for rest in sums[0]})
+    for total in sorted(sums[0]):
+        if wanted is None or total in wanted:
+            yield from _adding_up(choices, sums, total)
+
+
+def _adding_up(
+    choices: Sequence[Sequence[int]], sums: Sequence[set[int]], total: int, place: int = 0
+) -> Iterator[tuple[int, ...]]:
+    if place == len(choices):
+        yield ()
+        return
+    for count in choices[place]:
+        if total - count in sums[place + 1]:
+            for rest in _adding_up(choices, sums, total - count, place + 1):
+                yield (count, *rest)
 
 
 def _counts(wanted: CountRange, total: int) -> list[int]:
@@ -116,4 +134,18 @@ def _missing(configuration: Configuration, snapshot: Snapshot) -> Reason | None:
             return Reason("count", f"the cluster has no {name}")
         if count > total:
             return Reason("count", f"{count} {name} wanted, the cluster has {total}")
+    return None
+
+
+def _too_few_cores(configuration: Configuration, snapshot: Snapshot, cores: float | None) -> Reason | None:
+    """Whether no node has the cores beside an accelerator that each shard wants. An emulated one is itself a host's
+    core: there the number only sets threads."""
+    for name, _ in configuration.groups:
+        kind = snapshot.device_types[name]
+        if not cores or kind.kind == "cpu" or kind.emulated:
+            continue
+        beside = [node.devices_of(CPU) for node in snapshot.nodes if node.devices_of(name)]
+        most = max((devices.total for devices in beside if devices is not None), default=0)
+        if cores > most:
+            return Reason("count", f"{cores:g} CPU cores wanted beside each {name}, its nodes have {most} at most")
     return None

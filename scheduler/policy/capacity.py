@@ -44,11 +44,11 @@ class Capacity:
         devices: list[tuple[str, str]] = []
         for name, count in configuration.groups:
             chosen = self._nodes_for(name, count)
-            if one_node and chosen is not None and len(set(chosen)) > 1:
-                return None
             if chosen is None:
                 return None
             devices += [(name, node_id) for node_id in chosen]
+        if one_node and len({node_id for _, node_id in devices}) > 1:
+            return None
         return Placement(configuration, tuple(devices))
 
     def take(self, placement: Placement) -> None:

@@ -24,6 +24,11 @@ class FirstFit:
         }
         waiting = [w for w in situation.workloads if w.placement is None]
         for workload in sorted(waiting, key=lambda w: (w.queued_s, w.id)):
+            if workload.not_before_s is not None and workload.not_before_s > situation.now_s:
+                seconds = workload.not_before_s - situation.now_s
+                summary = f"waits after a failed attempt: tries again in {seconds:.0f} s"
+                explanations[workload.id] = Explanation(None, summary)
+                continue
             placement, explanations[workload.id] = _first(workload, capacity)
             if placement is not None:
                 capacity.take(placement)
@@ -34,7 +39,7 @@ class FirstFit:
 def _first(workload: WorkloadView, capacity: Capacity) -> tuple[Placement | None, Explanation]:
     options = []
     for estimate in workload.estimates:
-        placement = None if estimate.infeasible else capacity.place(estimate.configuration)
+        placement = None if estimate.infeasible else capacity.place(estimate.configuration, one_node=workload.one_node)
         if placement is not None:
             summary = f"{estimate.configuration} is the first configuration that fits"
             return placement, Explanation(estimate.configuration, summary, (Option(estimate),))

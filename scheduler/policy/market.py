@@ -135,7 +135,7 @@ def _options(
             options.append(Option(estimate, reason=estimate.infeasible))
             continue
         free = capacity.fits(estimate.configuration, one_node=workload.one_node)
-        wait_s = 0.0 if free else _free_in_s(estimate, capacity, changes)
+        wait_s = 0.0 if free else _free_in_s(estimate, capacity, changes, workload.one_node)
         congestion = 0.0 if wait_s else congestion_usd(estimate, prices)
         if wait_s is None:
             busy = Reason("capacity", "busy: nothing predicts until when")
@@ -206,11 +206,12 @@ def _least_bad(options: list[Option]) -> list[Option]:
     return softened
 
 
-def _free_in_s(estimate: Estimate, capacity: Capacity, changes: _Changes) -> float | None:
+def _free_in_s(estimate: Estimate, capacity: Capacity, changes: _Changes, one_node: bool) -> float | None:
     """Seconds until enough devices of every type are free, as far as it can be predicted; else None."""
     wait_s = 1.0
     for name, count in estimate.configuration.groups:
-        free = capacity.free(name)
+        # What is free on several nodes is not enough for one node: at least one device more must come free.
+        free = min(capacity.free(name), count - 1) if one_node else capacity.free(name)
         for seconds, devices in sorted(changes[name]):
             if free >= count:
                 break

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ import psutil
 from workloads.errors import RaywiseError
 
 HOME_VARIABLE = "RAYWISE_HOME"
+
+
+class HomeError(RaywiseError):
+    """The folder cannot be used as the service's home."""
 
 
 class ServiceRunning(RaywiseError):
@@ -62,9 +67,21 @@ class Home:
         return cls(Path(os.environ.get(HOME_VARIABLE) or "~/.raywise").expanduser().resolve())
 
     def prepare(self) -> None:
-        """Make the folder, for its owner only."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.runs.mkdir(exist_ok=True)
+        """Make the folder, for its owner only; one that is there becomes private. Raises HomeError where it cannot, or
+        where the folder is shared by its nature, such as `/tmp`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self.path.stat().st_mode & stat.S_ISVTX:
+                raise HomeError(f"{self.path} is shared with others\n  hint: choose a folder of its own as home")
+            self.path.chmod(0o700)
+            self.runs.mkdir(exist_ok=True)
+        except OSError as error:
+            raise HomeError(f"{self.path} cannot be the home folder: {error.strerror}") from None
+
+    def protect_database(self) -> None:
+        """Make the store's file before SQLite does, readable by its owner only: so are then the files beside it."""
+        os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self.database.chmod(0o600)
 
     @property
     def database(self) -> Path:

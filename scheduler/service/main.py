@@ -15,12 +15,18 @@ import uvicorn
 
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
+from workloads.errors import RaywiseError
 
+from ..store import Store
 from .app import create_app
 from .home import Home, ServiceInfo
 from .runtime import ClusterAccess, Runtime, local_cluster
 
 log = logging.getLogger(__name__)
+
+
+class PortError(RaywiseError):
+    """The API's port is taken or not allowed."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +48,42 @@ class ServiceOptions:
 
 
 def serve(options: ServiceOptions, on_ready: Callable[[ServiceInfo], None] = lambda _: None) -> None:
-    """Run the service until SIGTERM or SIGINT. Raises ServiceRunning, ClusterStartError or SpecError before it runs."""
+    """Run the service until SIGTERM or SIGINT. What can be wrong here is found before a cluster is started. Raises
+    ServiceRunning, PortError, StoreError, SpecError or ClusterStartError before it runs."""
     home = options.home
     home.prepare()
     home.lock()
-    catalog = Catalog.load(options.catalog)
-    access = _access(options, catalog)
-    try:
-        runtime = Runtime(home, access, catalog, options.policy)
-        runtime.start()
+    with bind(options.port) as listener:
+        home.protect_database()
+        Store(home.database).close()
+        catalog = Catalog.load(options.catalog)
+        access = _access(options, catalog)
         try:
-            _serve_http(options, runtime, on_ready)
+            runtime = Runtime(home, access, catalog, options.policy)
+            runtime.start()
+            try:
+                _serve_http(listener, home, runtime, on_ready)
+            finally:
+                home.withdraw()
+                runtime.stop()
         finally:
-            home.withdraw()
-            runtime.stop()
-    finally:
-        if options.stop_cluster and access.local is not None:
-            access.local.stop()
+            if options.stop_cluster and access.local is not None:
+                access.local.stop()
+
+
+def bind(port: int) -> socket.socket:
+    """A socket that holds the API's port on loopback (0: a free one). Raises PortError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)  # two may bind a port, one can listen
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else "not between 0 and 65535"
+        hint = "choose another with --port, or leave it out for a free one"
+        raise PortError(f"the API cannot have port {port}: {reason}\n  hint: {hint}") from None
+    return listener
 
 
 def _access(options: ServiceOptions, catalog: Catalog) -> ClusterAccess:
@@ -71,10 +96,7 @@ def _access(options: ServiceOptions, catalog: Catalog) -> ClusterAccess:
     return ClusterAccess(options.address, dashboard_url, Path(token) if token else None)
 
 
-def _serve_http(options: ServiceOptions, runtime: Runtime, on_ready: Callable[[ServiceInfo], None]) -> None:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", options.port))
+def _serve_http(listener: socket.socket, home: Home, runtime: Runtime, on_ready: Callable[[ServiceInfo], None]) -> None:
     info = ServiceInfo(
         url=f"http://127.0.0.1:{listener.getsockname()[1]}",
         pid=os.getpid(),
@@ -85,9 +107,7 @@ def _serve_http(options: ServiceOptions, runtime: Runtime, on_ready: Callable[[S
     )
     config = uvicorn.Config(create_app(runtime), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
-    listener.listen(128)
-    options.home.announce(info)
+    home.announce(info)
     on_ready(info)
     log.info("service at %s, cluster at %s", info.url, info.ray_address)
-    with listener:
-        server.run(sockets=[listener])
+    server.run(sockets=[listener])

@@ -37,6 +37,7 @@ def require_ours(folder: Path) -> None:
 def whole(target: Path, workload_id: str) -> Iterator[Path]:
     """A fresh, marked folder beside `target` that replaces it when the body ends without an error. Raises
     WorkloadFailed, before anything is written, where `target` or a folder in the way is not ours."""
+    target = target.resolve()  # the folder behind a link is replaced, not the link
     draft, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     for folder in (target, draft, old):
         require_ours(folder)

@@ -137,3 +137,18 @@ def test_a_server_that_is_gone_is_unreachable(tmp_path: Path) -> None:
         gone.observe(["a"])
     with pytest.raises(ClusterUnreachable):
         gone.stop("a")
+
+
+def test_the_package_is_staged_where_it_is_asked_for_and_again_when_it_is_gone(tmp_path: Path) -> None:
+    executor = RayExecutor(
+        "http://127.0.0.1:1", "127.0.0.1:1", lambda run_id: tmp_path / run_id, staging=tmp_path / "home" / "stage"
+    )
+    first = executor._stage()
+    assert first.parents[1] == tmp_path / "home" / "stage"
+    assert first == executor._stage()
+    (first / "__main__.py").unlink()  # a cleaner of old files leaves folders behind
+    second = executor._stage()
+    assert second != first
+    assert (second / "__main__.py").is_file()
+    executor.close()
+    assert not second.exists()

@@ -95,7 +95,11 @@ def test_every_option_with_its_numbers_or_why_not() -> None:
     dearer = OPTION | {"configuration": {"A100": 1}, "seconds": 9.0, "low_s": 5.0, "high_s": 20.0, "price_usd_h": 4.0, "money_usd": 0.01, "total_usd": 0.02, "source": "calibrated", "reason": {"code": "dearer", "message": "it [costs] more"}}  # fmt: skip
     gone = OPTION | {"configuration": {"H100": 1}, "reason": {"code": "count", "message": "the cluster has no H100"}}
     unknown = OPTION | {"configuration": {"FPGA": 1}}
-    explanation = {"chosen": {"T4": 2}, "summary": "T4 x2 is [the] least money", "options": [gone, dearer, unknown, taken]}
+    explanation = {
+        "chosen": {"T4": 2},
+        "summary": "T4 x2 is [the] least money",
+        "options": [gone, dearer, unknown, taken],
+    }
     table = terminal.options_table("train", explanation, {"T4"})
     assert rows(table) == [
         ["T4 x2 (emulated)", "1m 01s", "40..91 s", "2.00 GB", "1.052", "$0.0178", "$0.0500", "roofline", "taken"],
@@ -138,7 +142,10 @@ def test_the_list_of_workloads() -> None:
         ({"message": "attempt 1 failed"}, "attempt 1 failed"),
         ({"state": "cancelled", "message": "cancelled by the user"}, "cancelled by the user"),
         ({"state": "starting", "progress": {"phase": "starting"}}, "starting"),
-        ({"state": "running", "progress": {"rows": 5, "total_rows": 9, "rows_by_device": {"T4": 2, "A100": 3}}}, "row 5/9; T4: 2, A100: 3"),
+        (
+            {"state": "running", "progress": {"rows": 5, "total_rows": 9, "rows_by_device": {"T4": 2, "A100": 3}}},
+            "row 5/9; T4: 2, A100: 3",
+        ),
         ({"state": "running", "progress": {"rows": 5, "total_rows": 9, "rows_by_device": {"T4": 5}}}, "row 5/9"),
         ({"state": "running", "progress": {"row_errors": 2, "resumed": 1}}, "2 rows left out; resumed 1x"),
     ],
@@ -149,7 +156,13 @@ def test_progress_in_one_cell(fields: dict[str, Any], text: str) -> None:
 
 
 def test_one_line_while_it_runs() -> None:
-    running = workload(state="running", placement="T4 x2", run_s=5.0, cost_usd=0.01, progress={"fraction": 0.25, "step": 1, "total_steps": 4})
+    running = workload(
+        state="running",
+        placement="T4 x2",
+        run_s=5.0,
+        cost_usd=0.01,
+        progress={"fraction": 0.25, "step": 1, "total_steps": 4},
+    )
     assert terminal.live_line(running) == "w: running on T4 x2  25%  step 1/4  (5.0 s, $0.0100 so far)"
     done = workload(state="succeeded", ended=True, placement="T4 x2", run_s=5.0, cost_usd=None)
     assert terminal.live_line(done).startswith("w: succeeded on T4 x2  ")

@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.fake import Script
+from fake_service import FakeRuntime
 from scheduler.policy import create
 from scheduler.service.app import _SITUATION, MAX_BODY_BYTES, create_app
 from scheduler.store import Event
-from fake_service import FakeRuntime
 
 METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 COMMAND = "kind: command\nname: hello\ncommand: echo hello\nresources: {devices: cpu}\nexpected_runtime: 10s\n"
@@ -75,14 +75,20 @@ ROUTES = [
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic {token}", "{token}", "Bearer {token}x"])
-def test_without_the_token_nothing_is_told(api: TestClient, runtime: FakeRuntime, method: str, path: str, header: str | None) -> None:
+def test_without_the_token_nothing_is_told(
+    api: TestClient, runtime: FakeRuntime, method: str, path: str, header: str | None
+) -> None:
     del api.headers["authorization"]
     headers = {} if header is None else {"authorization": header.format(token=runtime.token)}
     assert problem(api.request(method, path, headers=headers), 401)["title"] == "a valid bearer token is needed"
 
 
 def test_every_route_is_guarded_but_health(api: TestClient) -> None:
-    known = {(method.upper(), path) for path, entry in api.get("/api/v1/openapi.json").json()["paths"].items() for method in entry}
+    known = {
+        (method.upper(), path)
+        for path, entry in api.get("/api/v1/openapi.json").json()["paths"].items()
+        for method in entry
+    }
     tested = {(method, path.replace("/x", "/{workload_id}")) for method, path in ROUTES}
     assert known - tested == {("GET", "/api/v1/health")}
     del api.headers["authorization"]
@@ -94,7 +100,9 @@ def test_a_submission_is_accepted_and_stored(api: TestClient, runtime: FakeRunti
     assert response.status_code == 201
     body = response.json()
     assert re.fullmatch(r"hello-\w{5}", body["id"])
-    assert [(w["id"], w["state"], w["kind"], w["ended"]) for w in body["workloads"]] == [(body["id"], "pending", "command", False)]
+    assert [(w["id"], w["state"], w["kind"], w["ended"]) for w in body["workloads"]] == [
+        (body["id"], "pending", "command", False)
+    ]
     assert runtime.woken
     record = runtime.store.get(body["id"])
     assert record is not None
@@ -125,7 +133,12 @@ def test_a_bad_spec_is_refused_field_by_field(api: TestClient, runtime: FakeRunt
 
 @pytest.mark.parametrize(
     ("body", "field"),
-    [({}, "body.text"), ({"text": "x"}, "body.base"), ({"text": "x", "base": "/", "more": 1}, "body.more"), ([], "body")],
+    [
+        ({}, "body.text"),
+        ({"text": "x"}, "body.base"),
+        ({"text": "x", "base": "/", "more": 1}, "body.more"),
+        ([], "body"),
+    ],
     ids=["empty", "no base", "an unknown field", "a list"],
 )
 def test_a_malformed_request(api: TestClient, body: Any, field: str) -> None:
@@ -144,7 +157,15 @@ def test_a_body_that_is_too_large_or_of_no_known_length(api: TestClient) -> None
     problem(api.post("/api/v1/workloads", content=b"{}", headers=headers | {"content-length": "-1"}), 413)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/workloads/none", "/api/v1/workloads/none/events", "/api/v1/workloads/none/logs", "/api/v1/workloads/none/explain"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/workloads/none",
+        "/api/v1/workloads/none/events",
+        "/api/v1/workloads/none/logs",
+        "/api/v1/workloads/none/explain",
+    ],
+)
 def test_a_workload_that_is_not_there(api: TestClient, path: str) -> None:
     assert problem(api.get(path), 404)["title"] == "there is no workload or pipeline 'none'"
     problem(api.post("/api/v1/workloads/none/cancel"), 404)
@@ -157,7 +178,9 @@ def test_a_path_or_method_that_is_not_there(api: TestClient) -> None:
 
 def test_a_pipeline_from_submission_to_the_end(api: TestClient, runtime: FakeRuntime) -> None:
     runtime.script = Script(
-        run_s=5.0, records=[(1.0, {"kind": "step", "step": 1, "total_steps": 4, "loss": float("nan"), "samples_s": 2.5})], logs="printed\n"
+        run_s=5.0,
+        records=[(1.0, {"kind": "step", "step": 1, "total_steps": 4, "loss": float("nan"), "samples_s": 2.5})],
+        logs="printed\n",
     )
     body = submit(api, PIPELINE).json()
     first, second = (w["id"] for w in body["workloads"])
@@ -165,8 +188,14 @@ def test_a_pipeline_from_submission_to_the_end(api: TestClient, runtime: FakeRun
     runtime.cycle()
     runtime.cycle()
     shown = api.get(f"/api/v1/workloads/{body['id']}").json()["workloads"]
-    assert [(w["state"], w["placement"], w["needs"]) for w in shown] == [("running", "cpu x1", []), ("pending", None, [first])]
-    assert shown[0]["progress"] | {"phase": "running", "fraction": 0.25, "loss": None, "per_second": 2.5} == shown[0]["progress"]
+    assert [(w["state"], w["placement"], w["needs"]) for w in shown] == [
+        ("running", "cpu x1", []),
+        ("pending", None, [first]),
+    ]
+    assert (
+        shown[0]["progress"] | {"phase": "running", "fraction": 0.25, "loss": None, "per_second": 2.5}
+        == shown[0]["progress"]
+    )
     assert shown[0]["options"][0]["reason"] is None
     assert shown[0]["spec"]["command"] == "x"
     for _ in range(15):
@@ -238,7 +267,10 @@ def test_a_list_by_state_and_of_the_newest(api: TestClient, runtime: FakeRuntime
 def test_a_plan_stores_nothing(api: TestClient, runtime: FakeRuntime) -> None:
     body = api.post("/api/v1/plan", json={"text": PIPELINE, "base": "/"}).json()
     assert (body["name"], body["policy"]) == ("two", "market")
-    assert [(s["name"], s["chosen"], s["needs"]) for s in body["steps"]] == [("first", {"cpu": 1}, []), ("second", {"T4": 1}, ["first"])]
+    assert [(s["name"], s["chosen"], s["needs"]) for s in body["steps"]] == [
+        ("first", {"cpu": 1}, []),
+        ("second", {"T4": 1}, ["first"]),
+    ]
     assert body["steps"][1]["options"][0]["money_usd"] == pytest.approx(13 / 3600 * 0.526)
     assert runtime.store.select() == []
 
@@ -291,7 +323,9 @@ def test_metrics_can_be_parsed_and_are_documented(api: TestClient, runtime: Fake
     cpus = float(runtime.cluster.snapshot().total("cpu"))
     head = (("device_type", "cpu"), ("emulated", "false"))
     assert values["raywise_workloads", ("kind", "command"), ("state", "succeeded")] == 1
-    assert values["raywise_spent_usd_total", ("kind", "command")] == pytest.approx(10 / 3600 * runtime.store.select()[0].price_usd_h)  # type: ignore[operator]
+    assert values["raywise_spent_usd_total", ("kind", "command")] == pytest.approx(
+        10 / 3600 * runtime.store.select()[0].price_usd_h
+    )  # type: ignore[operator]
     assert values["raywise_cycles_total",] == 12
     assert values["raywise_devices", *head] == cpus
     assert values["raywise_devices", ("device_type", "T4"), ("emulated", "true")] == 2
@@ -303,7 +337,9 @@ def test_metrics_can_be_parsed_and_are_documented(api: TestClient, runtime: Fake
 
 def test_an_answer_is_json_that_anybody_can_read(api: TestClient, runtime: FakeRuntime) -> None:
     """No NaN, which is no JSON: a loss may be one."""
-    runtime.script = Script(run_s=3.0, records=[(1.0, {"kind": "step", "step": 1, "total_steps": 2, "loss": float("inf")})])
+    runtime.script = Script(
+        run_s=3.0, records=[(1.0, {"kind": "step", "step": 1, "total_steps": 2, "loss": float("inf")})]
+    )
     name = submit(api).json()["id"]
     runtime.cycle()
     runtime.cycle()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from making import inference, node, snapshot, standard, training
 
 from cluster.types import Snapshot
+from making import inference, node, snapshot, standard, training
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.candidates import MAX_CONFIGURATIONS, allowed_types, estimate_table, link_of
 from scheduler.estimate.cost_model import DEFAULT_NETWORK_BYTES_S, Link

@@ -34,6 +34,16 @@ def test_places(capacity: Capacity, counts: dict[str, int], devices: tuple[tuple
     assert capacity.free("T4") == 6, "placing takes nothing"
 
 
+@pytest.mark.parametrize(
+    ("counts", "whole"), [({"T4": 3}, True), ({"T4": 4}, False), ({"T4": 1, "A100": 1}, False), ({"T4": 9}, False)]
+)
+def test_what_must_be_on_one_node(capacity: Capacity, counts: dict[str, int], whole: bool) -> None:
+    found = capacity.place(configuration(**counts), one_node=True)
+    assert capacity.fits(configuration(**counts), one_node=True) == whole
+    assert (found is not None) == whole
+    assert found is None or len({node_id for _, node_id in found.devices}) == 1
+
+
 def test_taking_and_holding(capacity: Capacity) -> None:
     two = placed(("T4", "a"), ("T4", "a"))
     assert capacity.holds(two)

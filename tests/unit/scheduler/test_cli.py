@@ -89,7 +89,11 @@ def spec(tmp_path: Path) -> str:
 # Without a service.
 
 
-@pytest.mark.parametrize("verb", [["submit", "hello.yaml"], ["list"], ["show", "x"], ["logs", "x"], ["cancel", "x"], ["explain", "x"], ["devices"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "verb",
+    [["submit", "hello.yaml"], ["list"], ["show", "x"], ["logs", "x"], ["cancel", "x"], ["explain", "x"], ["devices"]],
+    ids=" ".join,
+)
 def test_without_a_service_it_says_how_to_start_one(verb: list[str], spec: str, tmp_path: Path) -> None:
     message = bad(1, *verb)
     assert message == f"error: no service runs from {tmp_path / 'home'}; start one with `raywise up --detach`\n"
@@ -106,7 +110,10 @@ def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["plan", "helo.yaml"], "error: helo.yaml: file does not exist\n  hint: did you mean 'hello.yaml'?\n"),
-        (["plan", "hello.yaml", "--set", "comand=x"], "error: hello.yaml: --set: there is no parameter or field 'comand'\n  hint: did you mean 'command'?\n"),
+        (
+            ["plan", "hello.yaml", "--set", "comand=x"],
+            "error: hello.yaml: --set: there is no parameter or field 'comand'\n  hint: did you mean 'command'?\n",
+        ),
         (["plan", "bad.yaml"], "error: bad.yaml: retries: Input should be greater than or equal to 0\n"),
         (["up", "--policy", "best"], "error: unknown policy 'best'\n  hint: one of first-fit, market\n"),
         (["up", "--address", "a:1", "--cluster", "c.yaml"], "error: --address and --cluster exclude each other\n"),
@@ -114,7 +121,9 @@ def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_exit_code_2(spec: str, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_is_exit_code_2(
+    spec: str, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scheduler.cli.offline.host_rates", lambda _: HOST)
     (tmp_path / "bad.yaml").write_text(COMMAND + "retries: -1\n")
     assert bad(2, *arguments) == message
@@ -135,10 +144,14 @@ def test_a_plan_needs_no_service(spec: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert (answer["name"], answer["steps"][0]["chosen"]) == ("hello", {"cpu": 1})
 
 
-def test_a_plan_for_a_cluster_that_is_only_written_down(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_a_cluster_that_is_only_written_down(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scheduler.cli.offline.host_rates", lambda _: HOST)
     (tmp_path / "c.yaml").write_text("nodes: [{name: h, device: H100, count: 4}]")
-    answer = json.loads(good("plan", spec, "--cluster", "c.yaml", "--set", "resources={devices: accelerator, count: 1..4}", "--json"))
+    answer = json.loads(
+        good("plan", spec, "--cluster", "c.yaml", "--set", "resources={devices: accelerator, count: 1..4}", "--json")
+    )
     assert [o["configuration"] for o in answer["steps"][0]["options"]] == [{"H100-SXM5-80GB": n} for n in (1, 2, 3, 4)]
     assert "H100" in bad(2, "plan", spec, "--cluster", "c.yaml", "--set", "resources.devices=[T4]")
     (tmp_path / "c.yaml").write_text("nodes: [{name: h, device: H1000}]")
@@ -219,7 +232,11 @@ def test_devices_by_hand(service: FakeRuntime) -> None:
     text = good("devices")
     assert "T4 (emulated at 0.5 of a core)" in text
     assert "0.526" in text
-    assert {kind["name"] for kind in json.loads(good("devices", "--json"))["device_types"]} == {"T4", "A100-SXM4-40GB", "cpu"}
+    assert {kind["name"] for kind in json.loads(good("devices", "--json"))["device_types"]} == {
+        "T4",
+        "A100-SXM4-40GB",
+        "cpu",
+    }
 
 
 def test_a_plan_on_the_running_cluster(service: FakeRuntime, spec: str) -> None:
@@ -272,7 +289,7 @@ def test_overrides_that_name_something_here_are_made_absolute(service: FakeRunti
     (tmp_path / "folder" / "f.yaml").write_text(COMMAND)
     (tmp_path / "here").mkdir()
     with Client() as client:
-        name = client.submit("folder/f.yaml", ["output=here", "command=" + "x" * 5000])["id"]
+        name = client.submit("folder/f.yaml", ["output=./here", "command=" + "x" * 5000])["id"]
         assert client.show(name)["workloads"][0]["output"] == str(tmp_path / "here")
 
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from making import A100, CPU, NO_RATES, PROFILE, T4, TPU, TYPES, UNPRICED, configuration, inference, training
 
 from cluster.types import DeviceType
+from making import A100, CPU, NO_RATES, PROFILE, T4, TPU, TYPES, UNPRICED, configuration, inference, training
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.cost_model import (
     ADAMW_BYTES,
@@ -162,6 +162,8 @@ def test_preprocessing_runs_at_the_sampled_rate_of_its_cores() -> None:
 REFUSALS = [
     ("preprocessing on a GPU", Work("preprocess", "x", samples=1.0, rows_per_core_s=1.0), {"T4": 1}, "preprocessing runs on CPU actors"),
     ("a gang of two types", training(), {"T4": 1, "A100": 1}, "the shards of a training gang are of one device type"),
+    ("a command on two types", Work("command", "x"), {"T4": 1, "A100": 1}, "a command runs on one node, and none has all of these devices"),
+    ("a command on more than a node has", Work("command", "x"), {"T4": 3}, "a command runs on one node, and none has all of these devices"),
     ("a built-in body on a TPU", training(), {"TPU_v4": 1}, "the built-in bodies do not run on a tpu yet"),
     ("a built-in body on an FPGA", inference(), {"FPGA": 1}, "the built-in bodies do not run on a fpga yet"),
 ]  # fmt: skip

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from making import inference, node, snapshot
 from pydantic import TypeAdapter
-from world import World
 
 from cluster.fake import Script
-from scheduler.engine.engine import CycleReport
+from making import inference, node, snapshot
+from scheduler.engine.engine import MAX_RESUBMISSIONS, CycleReport
 from scheduler.estimate.work import Work
 from scheduler.policy import create
 from scheduler.store import Store
 from scheduler.types import Situation
 from workloads.errors import Problem, SpecError
+from world import World
 
 LONG = Script(run_s=1000.0)
 
@@ -75,14 +76,14 @@ def test_a_failure_goes_down_the_line_and_not_beside_it(world: World) -> None:
 
 def test_an_input_that_is_not_what_was_promised_fails_the_step(world: World) -> None:
     world.submit("a")
-    world.submit("b", "a", work=SpecError(Problem("has no rows", "input")))  # type: ignore[arg-type]
+    world.submit("b", "a", work=SpecError(Problem("has no rows", "input")))
     world.run_until_ended()
     assert world.states() == {"a": "succeeded", "b": "failed"}
     assert world.get("b").message == "input: has no rows"
 
 
 def test_a_workload_nobody_can_measure_does_not_stop_the_others(world: World) -> None:
-    world.submit("broken", work=RuntimeError("what a strange file"))  # type: ignore[arg-type]
+    world.submit("broken", work=RuntimeError("what a strange file"))
     world.submit("good")
     world.run_until_ended()
     assert world.states() == {"broken": "failed", "good": "succeeded"}
@@ -94,7 +95,7 @@ def test_a_failed_attempt_is_tried_again_after_a_delay(world: World) -> None:
     world.run_until_ended()
     assert world.kinds("a").count("retry") == 2
     starts = [event.at_s for event in world.store.events(workload_id="a") if event.kind == "starting"]
-    assert [round(after - before) for before, after in zip(starts, starts[1:], strict=False)] == [3, 5]
+    assert [round(after - before) for before, after in pairwise(starts)] == [3, 5]
     record = world.get("a")
     assert (record.state, record.attempt, record.run_id, record.spent_s) == ("succeeded", 3, "a.r3", 7.0)
     assert record.first_started_s == starts[0]
@@ -314,6 +315,18 @@ def test_a_crash_between_the_store_and_the_cluster_costs_nothing(world: World, m
     world.run_until_ended()
     assert (world.get("a").state, world.get("a").attempt) == ("succeeded", 1)
     assert world.kinds("a").count("resubmitted") == 1
+
+
+def test_a_run_that_never_arrives_is_given_up_after_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.cluster, "start", lambda request: None)
+    world.submit("a")
+    for _ in range(MAX_RESUBMISSIONS + 2):
+        world.cycle()
+    assert world.kinds("a").count("resubmitted") == MAX_RESUBMISSIONS
+    assert (world.get("a").state, world.get("a").losses, world.get("a").failures) == ("queued", 1, 0)
+    monkeypatch.undo()
+    world.run_until_ended()
+    assert (world.get("a").state, world.get("a").attempt) == ("succeeded", 2)
 
 
 def test_a_run_that_ended_while_nobody_looked_is_found_ended(world: World) -> None:

@@ -65,7 +65,9 @@ def test_the_database_knows_only_a_hash(home: Home) -> None:
     for header in (None, "", token, "Bearer", "Bearer ", f"Basic {token}", f"Bearer {token[:-1]}", "Bearer \udc80"[:7]):
         assert not auth.allowed(store, header)
     store.close()
-    assert all(token.encode() not in path.read_bytes() for path in home.path.iterdir() if path.name.startswith("raywise.db"))
+    assert all(
+        token.encode() not in path.read_bytes() for path in home.path.iterdir() if path.name.startswith("raywise.db")
+    )
 
 
 def test_before_any_token_nobody_is_let_in(home: Home) -> None:

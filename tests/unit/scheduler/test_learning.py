@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from making import PROFILE, TYPES, configuration, inference, standard, training
-from world import World
 
 from cluster.fake import Script
+from making import PROFILE, TYPES, configuration, inference, standard, training
 from scheduler.engine.learn import learn
 from scheduler.engine.progress import Progress, Timing
 from scheduler.estimate.calibration import Calibration
@@ -16,6 +15,7 @@ from scheduler.estimate.candidates import link_of
 from scheduler.estimate.cost_model import estimate, predicted_work_s
 from scheduler.estimate.work import Work
 from scheduler.types import Configuration
+from world import World
 
 LINK = link_of(standard())
 

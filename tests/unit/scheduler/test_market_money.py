@@ -41,7 +41,9 @@ def instance(seed: int, size: int) -> list[WorkloadView]:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     st.lists(
-        st.tuples(st.floats(1, 1e5), st.sampled_from([{"T4": 1}, {"T4": 2}, {"A100": 1}, {"A100": 1, "T4": 2}, {"cpu": 2}])),
+        st.tuples(
+            st.floats(1, 1e5), st.sampled_from([{"T4": 1}, {"T4": 2}, {"A100": 1}, {"A100": 1, "T4": 2}, {"cpu": 2}])
+        ),
         min_size=1,
         max_size=5,
         unique_by=lambda row: tuple(row[1]) + tuple(row[1].values()),
@@ -63,7 +65,9 @@ def test_alone_on_an_idle_cluster_the_choice_is_the_least_money(
     assert money(chosen) == pytest.approx(min(money(each) for each in estimates))
 
 
-@pytest.mark.parametrize(("size", "instances", "mean", "worst"), [(2, 150, 0.02, 0.4), (3, 60, 0.03, 0.4), (4, 15, 0.10, 0.6)])
+@pytest.mark.parametrize(
+    ("size", "instances", "mean", "worst"), [(2, 150, 0.02, 0.4), (3, 60, 0.03, 0.4), (4, 15, 0.10, 0.6)]
+)
 def test_total_money_is_near_the_best_of_all_schedules(size: int, instances: int, mean: float, worst: float) -> None:
     """Measured when written: mean 0.4, 0.6 and 5.3% over the optimum, worst 16, 16 and 33%."""
     gaps = []
@@ -99,7 +103,9 @@ def test_a_stream_of_small_workloads_does_not_starve_a_gang(priority: int) -> No
     where = snapshot(node("a", ("T4", 4)))
     seconds, gap_s = 300.0, 70.0  # more than the four devices can take
     gang = view("gang", est(1000, T4=4), queued_s=1.0)
-    views = [replace(each, priority=priority) if each is not gang else each for each in _stream(gang, gap_s, seconds, 60)]
+    views = [
+        replace(each, priority=priority) if each is not gang else each for each in _stream(gang, gap_s, seconds, 60)
+    ]
     runs = simulate(create("market"), where, views)
     assert len(runs) == 61
     # Last in the queue until it starves, then what becomes free is kept for it.

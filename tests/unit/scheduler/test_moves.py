@@ -7,9 +7,9 @@ from itertools import product
 from typing import Any, get_args
 
 import pytest
-from making import configuration, est, placed, standard
 
 from cluster.types import RunObservation, RunState
+from making import configuration, est, placed, standard
 from scheduler.engine import moves
 from scheduler.engine.progress import Progress
 from scheduler.states import ENDED, HOLDS_DEVICES, TRANSITIONS, IllegalTransitionError, State, check_transition

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import configuration, est, node, placed, situation, snapshot, standard, view
-from simulating import check
 
 from cluster.types import Snapshot
+from making import configuration, est, node, placed, situation, snapshot, standard, view
 from scheduler.policy import create, names
 from scheduler.types import Estimate, Explanation, Option, Plan, Reason, Situation, WorkloadView
+from simulating import check
 
 POLICIES = names()
 
@@ -225,6 +225,53 @@ def test_an_unknown_time_compares_the_prices_of_an_hour() -> None:
     assert plan.explanations["w"].summary == "T4 x1 is the cheapest to try; its run time is not known yet"
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_command_is_never_spread_over_nodes(name: str) -> None:
+    a, b = (view(node_id, est(100, T4=1), placement=placed(("T4", node_id))) for node_id in ("t4-a", "t4-b"))
+    choices = (est(100, T4=2), est(150, T4=1))
+    assert create(name).plan(situation(standard(), a, view("w", *choices, one_node=True))).placements["w"] == placed(
+        ("T4", "t4-b"), ("T4", "t4-b")
+    )
+    plan = create(name).plan(situation(standard(), a, b, view("w", *choices, one_node=True)))
+    assert plan.placements["w"] == placed(("T4", "t4-a"))
+
+
+def test_a_configuration_of_unknown_speed_is_tried_where_it_is_cheaper_an_hour() -> None:
+    plan = market(view("w", est(1000, A100=1), est(None, T4=1)))
+    assert plan.explanations["w"].chosen == configuration(T4=1)
+    assert plan.explanations["w"].summary == "T4 x1 is the cheapest to try; its run time is not known yet"
+    assert market(view("w", est(1000, T4=1), est(None, A100=1))).explanations["w"].chosen == configuration(T4=1)
+
+
+def test_what_has_waited_too_long_takes_what_is_free() -> None:
+    runs = view("runs", est(100, A100=1), placement=placed(("A100", "a100")))
+    waits = view("w", est(3600, T4=1), est(400, A100=1), objective="time", queued_s=0.0)
+    assert set(market(runs, waits, now_s=599.0).placements) == {"runs"}
+    plan = market(runs, waits, now_s=601.0)
+    assert plan.placements["w"] == placed(("T4", "t4-a"))
+    assert reasons(plan, "w")["A100 x1"] == "busy, and it has waited long enough"
+
+
+@pytest.mark.parametrize(
+    ("fields", "summary"),
+    [
+        ({"remaining": 0.25, "held_s": 150.0}, "waits for A100 x1: free in about 50 s"),
+        ({"held_s": 150.0}, "waits for A100 x1: free in about 50 s"),
+        ({"held_s": 199.9}, "waits for A100 x1: free in about 1 s"),
+        ({"held_s": 1000.0}, "waits: busy: nothing predicts until when"),
+    ],
+    ids=[
+        "by the work it reports",
+        "by the clock where it reports nothing",
+        "any moment now",
+        "it has outlasted every guess",
+    ],
+)
+def test_when_a_running_workload_gives_its_devices_back(fields: dict[str, float], summary: str) -> None:
+    runs = view("runs", est(200, A100=1), placement=placed(("A100", "a100")), **fields)
+    assert market(runs, view("w", est(10, A100=1))).explanations["w"].summary == summary
+
+
 def test_what_is_impossible_keeps_its_reason() -> None:
     too_big = Estimate(
         configuration(T4=1), None, infeasible=Reason("memory", "needs 20.0 GB a device, 4.0 GB too much")
@@ -265,22 +312,23 @@ _PLACEMENTS = [placed(("T4", "t4-a")), placed(("A100", "a100")), placed(("cpu", 
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    views = []
-    for index in range(draw(st.integers(0, 6))):
-        views.append(
-            view(
-                f"w{index}",
-                *draw(_ESTIMATES),
-                priority=draw(st.integers(-1, 1)),
-                objective=draw(st.sampled_from(["cost", "balanced", "time"])),
-                queued_s=draw(st.floats(0, 2000)),
-                deadline_s=draw(st.one_of(st.none(), st.floats(0, 1e5))),
-                budget_usd=draw(st.one_of(st.none(), st.floats(-1, 10))),
-                remaining=draw(st.floats(0, 1)),
-                not_before_s=draw(st.one_of(st.none(), st.floats(0, 4000))),
-                placement=_PLACEMENTS[index] if index < 3 and draw(st.booleans()) else None,
-            )
+    views = [
+        view(
+            f"w{index}",
+            *draw(_ESTIMATES),
+            priority=draw(st.integers(-1, 1)),
+            objective=draw(st.sampled_from(["cost", "balanced", "time"])),
+            queued_s=draw(st.floats(0, 2000)),
+            deadline_s=draw(st.one_of(st.none(), st.floats(0, 1e5))),
+            budget_usd=draw(st.one_of(st.none(), st.floats(-1, 10))),
+            remaining=draw(st.floats(0, 1)),
+            held_s=draw(st.floats(0, 1e5)),
+            one_node=draw(st.booleans()),
+            not_before_s=draw(st.one_of(st.none(), st.floats(0, 4000))),
+            placement=_PLACEMENTS[index] if index < 3 and draw(st.booleans()) else None,
         )
+        for index in range(draw(st.integers(0, 6)))
+    ]
     prices = draw(st.dictionaries(st.sampled_from(["T4", "A100"]), st.floats(0, 50)))
     return situation(standard(), *views, now_s=2000.0, congestion_usd_h=prices)
 

@@ -23,7 +23,15 @@ def step(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def timing(**fields: Any) -> dict[str, Any]:
-    return {**T, "kind": "timing", "device_type": "T4", "count": 2, "seconds": 3.0, "samples": 30, "tokens": 90} | fields
+    return {
+        **T,
+        "kind": "timing",
+        "device_type": "T4",
+        "count": 2,
+        "seconds": 3.0,
+        "samples": 30,
+        "tokens": 90,
+    } | fields
 
 
 FOLDED = [
@@ -75,7 +83,9 @@ FOLDED = [
 
 @pytest.mark.parametrize(("records", "expected"), [row[1:] for row in FOLDED], ids=[row[0] for row in FOLDED])
 def test_a_fold(records: list[dict[str, Any]], expected: Progress) -> None:
-    assert fold(Progress(), [{**T, **record} for record in records]) == replace(expected, last_s=_said(records, expected))
+    assert fold(Progress(), [{**T, **record} for record in records]) == replace(
+        expected, last_s=_said(records, expected)
+    )
 
 
 def _said(records: list[dict[str, Any]], expected: Progress) -> float | None:
@@ -124,7 +134,7 @@ _JSON = st.recursive(
 _RECORDS = st.lists(
     st.fixed_dictionaries(
         {"kind": st.sampled_from(["phase", "step", "rows", "timing", "metrics", "row_error", "resumed", "note", "done", "failed"])},
-        optional={name: _JSON for name in ("t", "phase", "step", "total_steps", "rows", "total_rows", "by_device", "device_type", "count", "seconds", "samples", "values", "metrics", "row", "error", "message", "loss")},
+        optional=dict.fromkeys(("t", "phase", "step", "total_steps", "rows", "total_rows", "by_device", "device_type", "count", "seconds", "samples", "values", "metrics", "row", "error", "message", "loss"), _JSON),
     ),
     max_size=6,
 )  # fmt: skip

@@ -20,7 +20,9 @@ ONE, TWO = placed(("T4", "t4-a")), placed(("T4", "t4-a"), ("T4", "t4-a"))
 
 def record(name: str, state: State, placement: Placement | None = None, **fields: Any) -> Record:
     spec = {"kind": "command", "name": name, "command": "x", **fields.pop("spec", {})}
-    return Record(name, name, "command", spec, state, 0.0, f"/out/{name}", f"/run/{name}", placement=placement, **fields)
+    return Record(
+        name, name, "command", spec, state, 0.0, f"/out/{name}", f"/run/{name}", placement=placement, **fields
+    )
 
 
 VALIDATED = [
@@ -36,7 +38,9 @@ VALIDATED = [
 
 
 @pytest.mark.parametrize(
-    ("placements", "records", "fresh", "kept", "refused"), [row[1:] for row in VALIDATED], ids=[row[0] for row in VALIDATED]
+    ("placements", "records", "fresh", "kept", "refused"),
+    [row[1:] for row in VALIDATED],
+    ids=[row[0] for row in VALIDATED],
 )
 def test_validate(
     placements: dict[str, Placement], records: list[Record], fresh: Snapshot, kept: set[str], refused: list[str]

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from making import est, placed
+from making import PROFILE, configuration, est, placed
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.work import Work
 from scheduler.states import IllegalTransitionError, State
 from scheduler.store import Event, Record, Store
 from scheduler.store.sqlite import SCHEMA_VERSION, StoreError
 from scheduler.types import Explanation, Option, Reason
-from making import PROFILE, configuration
 
 
 def record(name: str, state: State = "pending", **fields: object) -> Record:
@@ -189,11 +188,15 @@ def test_another_schema_version_is_refused(path: Path) -> None:
     other = sqlite3.connect(path)
     other.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     other.close()
-    with pytest.raises(StoreError, match=f"schema version {SCHEMA_VERSION + 1}; this Raywise reads version {SCHEMA_VERSION}"):
+    with pytest.raises(
+        StoreError, match=f"schema version {SCHEMA_VERSION + 1}; this Raywise reads version {SCHEMA_VERSION}"
+    ):
         Store(path)
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough to look at" * 100, b"SQLite format 3\0" + b"\xff" * 4096]
+)
 def test_another_file_in_its_place_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreError, match=str(path)):
@@ -210,8 +213,8 @@ def test_a_full_disk_is_said_and_what_was_there_stays(store: Store) -> None:
     store.add([record("a")], [])
     store._db.execute(f"PRAGMA max_page_count={store._db.execute('PRAGMA page_count').fetchone()[0]}")
     with pytest.raises(StoreError, match="full"):
-        for number in range(1000):
-            store.append(Event("big", "x" * 10_000, "a", cycle=number))
+        store.append(*(Event("big", "x" * 10_000, "a", cycle=number) for number in range(1000)))
+    assert store.events() == []
     assert store.get("a") == record("a")
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from making import standard
-
 from cluster.fake import FakeCluster, Script
 from cluster.types import RunRequest, Snapshot
+from making import standard
 from scheduler.engine import Engine, Upstream
 from scheduler.engine.engine import CycleReport
 from scheduler.estimate.work import Work
@@ -67,7 +65,7 @@ class World:
         name: str,
         *needs: str,
         script: Script | list[Script] | None = None,
-        work: Work | None = None,
+        work: Work | Exception | None = None,
         gang: bool = False,
         **fields: Any,
     ) -> str:
@@ -151,8 +149,3 @@ class World:
             assert run_id == run.request.job.run_id
             total += seconds / 3600 * price
         return total
-
-
-def with_attempt(record: Record, attempt: int) -> Record:
-    """The record in its n-th attempt."""
-    return replace(record, attempt=attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,15 @@ from workloads.errors import WorkloadFailed
 from workloads.outputs import MARKER, is_ours
 
 
-def write(target: Path, text: str, workload_id: str = "w") -> None:
+def write(target: Path, text: str, workload_id: str = "w", meanwhile: Callable[[], object] = lambda: None) -> None:
     with whole(target, workload_id) as draft:
         (draft / "split").mkdir()
         (draft / "split" / "rows").write_text(text)
+        meanwhile()
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
 
 
 def names(folder: Path) -> list[str]:
@@ -32,9 +38,8 @@ def test_a_folder_is_replaced_whole_and_carries_the_marker(tmp_path: Path) -> No
 
 def test_a_retry_goes_over_what_a_killed_attempt_left(tmp_path: Path) -> None:
     write(tmp_path / "out", "first")
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "out", "w") as draft:
-        (draft / "half").write_text("x")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", "half", meanwhile=killed)
     (tmp_path / "out").rename(tmp_path / ".out.old")  # and one between the two renames
     assert names(tmp_path) == [".out.old", ".out.partial"]
     write(tmp_path / "out", "second")
@@ -52,10 +57,22 @@ def test_a_folder_of_the_user_is_never_touched(tmp_path: Path, name: str) -> Non
     assert (tmp_path / name / "thesis.txt").read_text() == "mine"
 
 
+def test_the_folder_behind_a_link_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    for text in ("first", "second"):
+        write(tmp_path / "link", text)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "out" / "split" / "rows").read_text() == "second"
+    assert names(tmp_path / "disk") == ["out"]
+
+
 def test_a_folder_that_was_filled_meanwhile_stays(tmp_path: Path) -> None:
-    with pytest.raises(WorkloadFailed), whole(tmp_path / "out", "w"):
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mine").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine").touch()
+    with pytest.raises(WorkloadFailed):
+        write(tmp_path / "out", "x", meanwhile=lambda: (tmp_path / "mine").rename(tmp_path / "out"))
     assert names(tmp_path / "out") == ["mine"]
 
 

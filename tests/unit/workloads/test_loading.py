@@ -186,8 +186,9 @@ def test_set(override: str, path: tuple[str, ...], value: object) -> None:
 def test_set_on_a_single_workload_and_a_path_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.csv").touch()
-    assert step(TRAIN, "input=here.csv").input == str(tmp_path / "here.csv")
-    assert step(TRAIN, "input=nowhere.csv").input == "/project/specs/nowhere.csv"
+    (tmp_path / "spec.yaml").write_text(TRAIN)
+    assert load_file(Path("spec.yaml"), ["input=./here.csv"]).steps[0].input == str(tmp_path / "here.csv")  # type: ignore[union-attr]
+    assert step(TRAIN, "input=./here.csv").input == "/project/specs/here.csv"
     assert step(COMMAND, "command=" + "x" * 5000).command == "x" * 5000
     assert step(COMMAND, "command=~nobody-of-that-name/x").command == "~nobody-of-that-name/x"
 

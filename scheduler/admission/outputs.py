@@ -1,0 +1,86 @@
+"""Where a step may write: never where it reads, where another step writes, or where somebody's own files are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from workloads.errors import Problem
+from workloads.loading import is_url, too_long
+from workloads.models import PACKAGE_PREFIX, is_hub_id
+from workloads.outputs import is_ours
+from workloads.spec import WorkloadSpec
+
+EMPTY_FOLDER = "choose an empty folder"
+
+
+def local_output(output: str) -> str | Problem:
+    """The folder an output names, without `file://`, or what is wrong with it."""
+    if problem := too_long(output, "output"):
+        return problem
+    folder = output.removeprefix("file://")
+    if is_url(folder) or not Path(folder).is_absolute():
+        return Problem(f"{output} is no folder of a file system", "output", "choose a folder that every node sees")
+    try:
+        return str(Path(folder).resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
+        return Problem(f"{folder!r} is no path: {error}", "output", "choose another folder")
+
+
+def too_long_paths(spec: WorkloadSpec) -> list[Problem]:
+    """Paths that are too long only now that the outputs of other steps are in them."""
+    found = (too_long(path, field) for field, path in _read_by(spec))
+    return [problem for problem in found if problem is not None]
+
+
+def taken(spec: WorkloadSpec, others: Mapping[str, str]) -> list[Problem]:
+    """What speaks against the output that the user chose for a step; `others` are those of earlier steps, by name."""
+    assert spec.output is not None
+    folder = Path(spec.output)
+    for step, other in others.items():
+        if folder == Path(other):
+            return [Problem(f"step {step!r} writes to {folder} too", "output", "choose another folder")]
+    for field, path in _read_by(spec):
+        problem = _overlap(folder, _resolved(path), field)
+        if problem is not None:
+            return [problem]
+    try:
+        free = is_ours(folder)
+    except OSError as error:
+        return [Problem(f"{folder} cannot be read: {error.strerror}", "output", "choose another folder")]
+    return [] if free else [Problem(f"{folder} holds what Raywise did not write", "output", EMPTY_FOLDER)]
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, ValueError, RuntimeError):  # who reads it says what is wrong with it
+        return Path(path)
+
+
+def _overlap(folder: Path, read: Path, field: str) -> Problem | None:
+    if folder == read:
+        relation = "is"
+    elif folder in read.parents:
+        relation = "contains"
+    elif read in folder.parents:
+        relation = "lies inside"
+    else:
+        return None
+    what = {"code": "the code folder", "model": "the model folder"}.get(field, f"the {field}")
+    hint = "choose a folder beside it" if field != "code" else "put the code in a folder of its own: code: my_code"
+    return Problem(f"{folder} {relation} {what} {read}", "output", hint)
+
+
+def _read_by(spec: WorkloadSpec) -> Iterator[tuple[str, str]]:
+    """Local paths that a step reads, with the fields that name them."""
+    given = getattr(spec, "input", None)
+    fields = {f"input.{name}": path for name, path in given.items()} if isinstance(given, dict) else {"input": given}
+    fields["code"] = spec.code
+    model = getattr(spec, "model", None)
+    if model is not None and not model.startswith(PACKAGE_PREFIX) and not is_hub_id(model):
+        fields["model"] = model
+    for field, path in fields.items():
+        local = path.removeprefix("file://") if path is not None else None
+        if local and not is_url(local):
+            yield field, local
