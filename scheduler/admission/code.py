@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workloads.errors import Problem, SpecError
+from workloads.outputs import MARKER
 
 MAX_BYTES = 64 << 20
 MAX_FILES = 10_000
@@ -45,12 +46,17 @@ def pack_code(folder: Path, target: Path) -> None:
     os.replace(draft, target)
 
 
+def _is_no_code(folder: Path) -> bool:
+    """A virtual environment, or what a workload wrote."""
+    return (folder / "pyvenv.cfg").exists() or (folder / MARKER).exists()
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and name not in SKIPPED and not (Path(root, name) / "pyvenv.cfg").exists()
+            if not name.startswith(".") and name not in SKIPPED and not _is_no_code(Path(root, name))
         )
         for name in sorted(names):
             path = Path(root, name)

@@ -63,7 +63,7 @@ def _overlap(folder: Path, read: Path, field: str) -> Problem | None:
         relation = "is"
     elif folder in read.parents:
         relation = "contains"
-    elif read in folder.parents:
+    elif read in folder.parents and field != "code":  # beside one's own code is where results often go
         relation = "lies inside"
     else:
         return None

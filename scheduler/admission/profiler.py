@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from workloads.errors import Problem, SpecError
@@ -33,7 +34,8 @@ class FileProfiler:
             case BatchInfer():
                 return self._infer(spec)
             case Command():
-                return Work("command", family=spec.name, declared_s=spec.expected_runtime)
+                digest = hashlib.sha256(spec.command.encode()).hexdigest()[:8]  # another command of the name is another
+                return Work("command", family=f"{spec.name}-{digest}", declared_s=spec.expected_runtime)
             case Serve():
                 raise SpecError(Problem("serving is not there yet", "kind", "use batch-infer for a table of rows"))
 

@@ -16,6 +16,7 @@ from cluster.definition import ClusterDefinition
 from cluster.host import HostRates
 from scheduler.admission import admit
 from scheduler.admission.checks import disk
+from scheduler.admission.code import code_files
 from scheduler.admission.outputs import taken
 from scheduler.estimate.calibration import Calibration
 from scheduler.store import Record
@@ -69,7 +70,6 @@ REFUSED = [
     ("an input as a URL", {"input": "file://{}/data", "output": "data"}, "is the input"),
     ("the code folder", {"code": "src", "output": "src"}, "is the code folder"),
     ("above the code folder", {"code": "src", "output": "."}, "contains the code folder"),
-    ("in the code folder", {"code": "src", "output": "src/out"}, "lies inside the code folder"),
     ("a folder with other files", {"output": "full"}, "holds what Raywise did not write"),
     ("a file", {"output": "file"}, "holds what Raywise did not write"),
     ("the spec's own folder", {"output": ""}, "holds what Raywise did not write"),
@@ -137,3 +137,13 @@ def test_output_and_checkpoints_share_a_disk(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=41e6))
     assert disk(work, folders) == []  # type: ignore[arg-type]
+
+
+def test_results_below_the_code_are_accepted_and_never_shipped(submit: Admit, tmp_path: Path) -> None:
+    record = submit({"code": "src", "output": "src/results"})[0]
+    assert record.output == str(tmp_path / "src" / "results")
+    results = tmp_path / "src" / "results"
+    results.mkdir()
+    (results / "big.bin").write_bytes(b"x")
+    mark(results, "w")
+    assert "big.bin" not in [path.name for path, _ in code_files(tmp_path / "src")]
