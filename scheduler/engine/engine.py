@@ -152,6 +152,8 @@ class Engine:
             now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
         after, event = moves.ended(record, run, progress, now_s, self._clock())
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
+        self._seen_s.pop(record.run_id, None)
+        self._resubmitted.pop(record.run_id, None)
         if after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
             self._learn(record, progress, now_s, snapshot)
 

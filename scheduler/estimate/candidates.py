@@ -29,7 +29,11 @@ def estimate_table(
     rows = []
     for counts in _allowed(resources, snapshot):
         configuration = Configuration.of(counts)
-        missing = _missing(configuration, snapshot) or _too_few_cores(configuration, snapshot, resources.cpus_per_shard)
+        missing = (
+            _missing(configuration, snapshot)
+            or _too_few_cores(configuration, snapshot, resources.cpus_per_shard)
+            or _too_little_memory(configuration, snapshot, resources.memory_per_shard)
+        )
         if missing is not None:
             rows.append(
                 Estimate(configuration, None, price_usd_h=price_usd_h(configuration, snapshot), infeasible=missing)
@@ -134,6 +138,22 @@ def _missing(configuration: Configuration, snapshot: Snapshot) -> Reason | None:
             return Reason("count", f"the cluster has no {name}")
         if count > total:
             return Reason("count", f"{count} {name} wanted, the cluster has {total}")
+    return None
+
+
+def _too_little_memory(configuration: Configuration, snapshot: Snapshot, per_shard_bytes: int | None) -> Reason | None:
+    """Whether the hosts have the memory that all shards of a type want together, shard by whole shard."""
+    if per_shard_bytes is None:
+        return None
+    for name, count in configuration.groups:
+        room = sum(
+            min(devices.total, int(node.memory_bytes // per_shard_bytes))
+            for node in snapshot.nodes
+            if (devices := node.devices_of(name))
+        )
+        if count > room:
+            wanted = f"{per_shard_bytes / 1e9:.1f} GB of host memory a shard"
+            return Reason("memory", f"{wanted}: the nodes with {name} have room for {room} of {count} shards")
     return None
 
 
