@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from .errors import SpecError, WorkloadFailed
 from .job import Job, ProgressWriter
+from .remote import fetch, is_remote, publish
 
 EXIT_UNFORESEEN, EXIT_FAILED, EXIT_RETRYABLE, EXIT_STOPPED = 1, 3, 4, 143
 _stop_requested: list[bool] = []
@@ -57,11 +59,24 @@ def _attempt(job: Job, progress: ProgressWriter) -> int:
     from .bodies import run_body
 
     try:
-        done = run_body(job, progress)
+        done = run_body(_with_fetched(job), progress)
     finally:
         ray.shutdown()
+    if job.publish is not None:
+        publish(Path(job.output), job.publish)
+        done["outputs"] = {**done["outputs"], "published": job.publish}
     progress.write("done", **done)
     return 0
+
+
+def _with_fetched(job: Job) -> Job:
+    """The job with what its body needs as local files (a model, a tokenised data set) fetched from other storage."""
+    fields = {"model"} | ({"input"} if job.spec["kind"] == "train" else set())
+    urls = {field: str(job.spec.get(field) or "") for field in fields}
+    local = {
+        field: str(fetch(url, Path(job.run_dir) / "fetched" / field)) for field, url in urls.items() if is_remote(url)
+    }
+    return replace(job, spec={**job.spec, **local}) if local else job
 
 
 def _failed(progress: ProgressWriter, message: str, retryable: bool, code: int) -> int:

@@ -60,7 +60,7 @@ class TableInfo:
 
 def find_table(path: str, field: str = "input") -> Source:
     """The files a path or URL names. Raises SpecError when there are none, or of no known format."""
-    filesystem, root = _open(path, field)
+    filesystem, root = open_url(path, field)
     info = filesystem.get_file_info(root)
     if info.type == fs.FileType.NotFound:
         raise _problem(f"{path} does not exist", field, _near_paths(filesystem, root))
@@ -211,7 +211,8 @@ def _scan(tables: Iterator[pa.Table], text_column: str | None, label_column: str
     return scan
 
 
-def _open(path: str, field: str) -> tuple[Any, str]:
+def open_url(path: str, field: str) -> tuple[Any, str]:
+    """The pyarrow file system of a path or URL, and the path within it. Raises SpecError."""
     try:
         if "://" not in path:
             return fs.LocalFileSystem(), path

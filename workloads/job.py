@@ -62,6 +62,8 @@ class Job:
     """Folder of this workload, the same for every attempt: checkpoints and partial results live here."""
     output: str
     progress_path: str
+    publish: str | None = None
+    """URL that the output folder is copied to when the body has succeeded."""
 
     def to_json(self) -> str:
         """The job as one line of JSON."""

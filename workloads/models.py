@@ -14,7 +14,7 @@ PACKAGE_PREFIX = "package:"
 
 def is_hub_id(reference: str) -> bool:
     """Whether the reference can only be a hub id: `name` or `org/name`, neither a path nor a package."""
-    looks_local = reference.startswith(("/", ".", "~", "file:")) or reference.count("/") > 1
+    looks_local = reference.startswith(("/", ".", "~", "file:")) or "://" in reference or reference.count("/") > 1
     return not reference.startswith(PACKAGE_PREFIX) and not looks_local
 
 

@@ -13,6 +13,7 @@ from cluster.catalog import Catalog
 from cluster.types import Snapshot
 from workloads.errors import Problem, SpecError
 from workloads.loading import Submission, resolve_references
+from workloads.remote import is_remote
 from workloads.spec import WorkloadSpec
 
 from ..estimate.calibration import Calibration
@@ -22,7 +23,7 @@ from ..policy import Policy
 from ..store import Record
 from ..types import Estimate, Explanation, Situation, WorkloadView
 from . import checks
-from .outputs import local_output, taken, too_long_paths
+from .outputs import local_output, taken, too_long_paths, unpublishable
 from .profiler import FileProfiler
 from .shapes import Promised
 
@@ -46,6 +47,7 @@ class _Admitted:
     spec: WorkloadSpec
     work: Work
     estimates: tuple[Estimate, ...]
+    publish: str | None = None
 
 
 def new_id(name: str) -> str:
@@ -80,6 +82,7 @@ def admit(
                 state="pending",
                 submitted_s=now_s,
                 output=spec.output,
+                publish=item.publish,
                 run_dir=str(runs / workload_id),
                 pipeline_id=root if submission.is_pipeline else None,
                 needs=tuple(ids[need] for need in spec.needs),
@@ -137,26 +140,31 @@ def _check_all(
     promised = Promised()
     profiler = FileProfiler(promised)
     outputs: dict[str, str] = {}
+    published: dict[str, str | None] = {}
     admitted: list[_Admitted] = []
     problems: list[Problem] = []
     for step in submission.steps:
         prefix = f"steps.{step.name}." if submission.is_pipeline else ""
         run_dir = runs / ids[step.name]
         others = dict(outputs)
-        outputs[step.name] = step.output or str(run_dir / "output")
+        url = step.output if step.output is not None and is_remote(step.output) else None
+        named = None if url else step.output
+        outputs[step.name] = named or str(run_dir / "output")
         if set(step.needs) & {problem_step(problem) for problem in problems}:
             continue  # what it needs is already refused
         try:
             spec = resolve_references(step, outputs)
-            folder = local_output(spec.output or outputs[step.name])
+            _refuse(unpublishable(url, published) if url else [])
+            published[step.name] = url
+            folder = local_output((None if url else spec.output) or outputs[step.name])
             if isinstance(folder, Problem):
                 raise SpecError(folder)
             outputs[step.name] = folder
             spec = spec.model_copy(update={"output": folder})
             _refuse(too_long_paths(spec))
-            if step.output is not None:  # one of our own is a new folder
+            if named is not None:  # one of our own is a new folder
                 _refuse(taken(spec, others))
-            item = _check(spec, profiler, catalog, snapshot, calibration)
+            item = replace(_check(spec, profiler, catalog, snapshot, calibration), publish=url)
             if with_disk:
                 folders = {"output": outputs[step.name], "checkpoints": str(run_dir)}
                 _refuse(checks.disk(item.work, folders))

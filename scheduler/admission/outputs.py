@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from workloads.errors import Problem
+from workloads.errors import Problem, SpecError
 from workloads.loading import is_url, too_long
 from workloads.models import PACKAGE_PREFIX, is_hub_id
 from workloads.outputs import is_ours
+from workloads.remote import may_publish
 from workloads.spec import WorkloadSpec
 
 EMPTY_FOLDER = "choose an empty folder"
@@ -25,6 +26,20 @@ def local_output(output: str) -> str | Problem:
         return str(Path(folder).resolve())
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
         return Problem(f"{folder!r} is no path: {error}", "output", "choose another folder")
+
+
+def unpublishable(url: str, others: Mapping[str, str | None]) -> list[Problem]:
+    """What speaks against a URL that a step's output is to be published to."""
+    for step, other in others.items():
+        if other is not None and other.rstrip("/") == url.rstrip("/"):
+            return [Problem(f"step {step!r} publishes to {url} too", "output", "choose another folder")]
+    try:
+        free = may_publish(url)
+    except SpecError as error:
+        return [Problem(error.problems[0].message, "output", "a folder, or a URL that pyarrow or fsspec can open")]
+    except OSError as error:
+        return [Problem(f"{url} cannot be read: {error}", "output", "check the address and the credentials")]
+    return [] if free else [Problem(f"{url} holds what Raywise did not write", "output", EMPTY_FOLDER)]
 
 
 def too_long_paths(spec: WorkloadSpec) -> list[Problem]:

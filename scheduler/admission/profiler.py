@@ -12,7 +12,7 @@ from workloads.spec import BatchInfer, Command, Preprocess, Serve, Train, Worklo
 from ..engine.profiler import Upstream
 from ..estimate.model_profile import profile_model
 from ..estimate.work import ModelProfile, Work
-from .shapes import Promised, Shape, inspect, shape_of, tokenised_splits
+from .shapes import Promised, Shape, inspect, local_model, shape_of, tokenised_splits
 
 BYTES_PER_TOKEN = 4.0
 """Of a tokenised row in Parquet: an int32 a token, before compression."""
@@ -126,7 +126,7 @@ class FileProfiler:
 def _profile(model: str) -> ModelProfile:
     _require_model(model)
     try:
-        return profile_model(model)
+        return profile_model(local_model(model))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise SpecError(Problem(f"model {model} cannot be built: {reason}", "model")) from None
@@ -134,8 +134,8 @@ def _profile(model: str) -> ModelProfile:
 
 def _require_model(model: str) -> None:
     try:
-        resolve_model(model)
-    except FileNotFoundError as error:
+        resolve_model(local_model(model))
+    except OSError as error:
         hint = "a local folder, package:NAME or a hub id such as org/name"
         raise SpecError(Problem(str(error), "model", hint)) from None
     if is_hub_id(model):

@@ -3,8 +3,11 @@ earlier step of the pipeline promises to write."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ from typing import Any
 from workloads.errors import Problem, SpecError
 from workloads.inputs import TableInfo, inspect_table
 from workloads.models import resolve_model
+from workloads.remote import fetch, is_remote, is_weights, read_text
 
 SAMPLE_ROWS = 256
 
@@ -56,9 +60,9 @@ def tokenised_splits(folder: str, promised: Promised) -> Mapping[str, Shape]:
     folder = folder.removeprefix("file://")
     if folder in promised.splits:
         return promised.splits[folder]
-    manifest = Path(folder) / "manifest.json"
+    manifest = f"{folder.rstrip('/')}/manifest.json"
     try:
-        splits = json.loads(manifest.read_text())["splits"]
+        splits = json.loads(read_text(manifest))["splits"]
     except (OSError, ValueError, KeyError) as error:
         raise SpecError(
             Problem(f"{folder} is not the output of a preprocess step: {error}", "input", "use ${step.output}")
@@ -77,13 +81,24 @@ def shape_of(info: TableInfo, model: str, max_length: int, drop: frozenset[str] 
     labels = frozenset(label for label, _ in info.labels) - drop
     if not texts:
         return Shape(info.rows - dropped, None, info.size_bytes, None, labels)
-    tokenizer = _tokenizer(resolve_model(model))
+    tokenizer = _tokenizer(resolve_model(local_model(model)))
     tokenizer(texts[:8])  # the first call builds tables
     start = time.perf_counter()
     lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
     seconds = max(time.perf_counter() - start, 1e-6)
     rate = len(texts) / seconds
     return Shape(info.rows - dropped, sum(lengths) / len(lengths), info.size_bytes, rate, labels)
+
+
+@lru_cache(maxsize=32)
+def local_model(reference: str) -> str:
+    """The reference itself, or, for a URL, a local copy of the model folder without its weights. Raises SpecError and
+    FileNotFoundError."""
+    if not is_remote(reference):
+        return reference
+    folder = Path(tempfile.mkdtemp(prefix="raywise-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(fetch(reference, folder / "model", skip=is_weights))
 
 
 @lru_cache(maxsize=8)

@@ -32,6 +32,7 @@ def run_request(record: Record, snapshot: Snapshot) -> RunRequest:
         run_dir=record.run_dir,
         output=record.output,
         progress_path=str(progress_path(record.run_dir, record.run_id)),
+        publish=record.publish,
     )
     return RunRequest(job, record.name, record.code_path, dict(spec.env))
 

@@ -30,6 +30,8 @@ class Record:
     submitted_s: float
     output: str
     run_dir: str
+    publish: str | None = None
+    """URL that the output is copied to at the end."""
     pipeline_id: str | None = None
     needs: tuple[str, ...] = ()
     """Ids of the workloads it needs."""

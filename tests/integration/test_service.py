@@ -313,6 +313,32 @@ def _check_poisoned_row(service: Service, folder: Path, model: Path) -> None:
     assert workload["result"]["by_device"] == {"cpu": 39}
 
 
+def test_an_output_on_other_storage_is_published_and_can_be_used_from_there(service: Service, tmp_path: Path) -> None:
+    data = _shortened_data(tmp_path)
+    store = f"local://{tmp_path}/bucket"  # an fsspec file system, as s3:// would be
+    prepare = write(
+        tmp_path,
+        f"kind: preprocess\nname: published\noutput: {store}/tokens\nmodel: {MODEL}\n"
+        f"input: {{train: {data}/train.csv, validation: {data}/val.csv}}",
+        "prepare.yaml",
+    )
+    done = service.run("submit", prepare, "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    (workload,) = json.loads(done.stdout)["workloads"]
+    assert workload["result"]["outputs"]["published"] == f"{store}/tokens"
+    assert json.loads((tmp_path / "bucket/tokens/manifest.json").read_text())["splits"]["train"]["rows_out"] == 360
+    train = write(
+        tmp_path,
+        f"kind: train\nname: from-storage\ninput: {store}/tokens\nmodel: {MODEL}\n"
+        "hyperparameters: {epochs: 1}\nresources: {devices: cpu}",
+        "train.yaml",
+    )
+    done = service.run("submit", train, "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    (workload,) = json.loads(done.stdout)["workloads"]
+    assert workload["progress"]["step"] == workload["progress"]["total_steps"] > 0
+
+
 def _free(service: Service, device_type: str) -> int:
     types = {kind["name"]: kind for kind in service.json("devices")["device_types"]}
     return int(types[device_type]["free"])
