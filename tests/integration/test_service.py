@@ -187,7 +187,10 @@ def test_cancel_ends_the_processes_and_gives_the_devices_back(service: Service, 
     spec = write(tmp_path, "kind: command\nname: long\ncommand: sleep 98765\nresources: {devices: [T4], count: 2}")
     workload_id = service.submit(spec)
     service.until(workload_id, lambda workload: workload["state"] == "running")
-    assert _processes("sleep 98765")
+    deadline = time.monotonic() + 30
+    while not _processes("sleep 98765"):  # "running" is said when its process is about to start
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert service.json("cancel", workload_id)["cancelled"] == [workload_id]
     service.until(workload_id, lambda workload: workload["state"] == "cancelled")
     deadline = time.monotonic() + 20
@@ -204,6 +207,7 @@ def test_ctrl_c_while_waiting_leaves_the_workload_running(service: Service, tmp_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no threads here; a background job of a shell would ignore it)
     )
     assert waiting.stdout is not None
     first = waiting.stdout.readline()
@@ -261,7 +265,7 @@ def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service
     settings = ["--set", f"data={data}", "--set", "epochs=3", "--set", "steps.train.checkpoint_every=4"]
     pipeline = service.json("submit", EXAMPLE, *settings)["id"]
     train = f"{pipeline}-train"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while (view := service.show(train)[0])["progress"]["step"] < 12:
         assert time.monotonic() < deadline, view
         time.sleep(0.5)
