@@ -12,7 +12,8 @@ Progress records, all with `t` (Unix seconds) and `kind`:
     rows     {rows, total_rows, rows_s, by_device: {type: rows}}       at most about one a second; preprocess, infer
     timing   {device_type, count, seconds, samples, tokens, unit: "step" | "row" | "batch", precision}
              measured work, for calibration: `seconds` spent by each of `count` devices working together (a gang of
-             shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all
+             shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all;
+             training adds `steps`
     metrics  {epoch?, split?, values: {name: number}}
     row_error {row, error}                                             a row that was left out; 0-based number
     resumed  {step | rows, from}                                       work goes on from a checkpoint

@@ -14,7 +14,7 @@ from workloads.spec import Resources
 
 from ..types import Configuration, Estimate, Reason
 from .calibration import Calibration
-from .cost_model import DEFAULT_NETWORK_BYTES_S, Link, estimate
+from .cost_model import DEFAULT_NETWORK_BYTES_S, Link, configuration_price_usd_h, estimate
 from .work import Work
 
 MAX_CONFIGURATIONS = 256
@@ -35,23 +35,11 @@ def estimate_table(
             or _too_little_memory(configuration, snapshot, resources.memory_per_shard)
         )
         if missing is not None:
-            rows.append(
-                Estimate(configuration, None, price_usd_h=price_usd_h(configuration, snapshot), infeasible=missing)
-            )
+            price_usd_h = configuration_price_usd_h(configuration, snapshot.device_types)
+            rows.append(Estimate(configuration, None, price_usd_h=price_usd_h, infeasible=missing))
         else:
             rows.append(estimate(work, configuration, snapshot.device_types, link, calibration))
     return tuple(rows)
-
-
-def price_usd_h(configuration: Configuration, snapshot: Snapshot) -> float | None:
-    """Dollars an hour for holding a configuration; None where a type is unknown or unpriced."""
-    total = 0.0
-    for name, count in configuration.groups:
-        kind = snapshot.device_types.get(name)
-        if kind is None or kind.price_usd_h is None:
-            return None
-        total += count * kind.price_usd_h
-    return total
 
 
 def link_of(snapshot: Snapshot) -> Link:

@@ -61,7 +61,7 @@ def estimate(
 ) -> Estimate:
     """What `configuration` would take for `work`. Infeasible configurations carry the reason and by how much."""
     types = [(device_types[name], count) for name, count in configuration.groups]
-    price_usd_h = _price(types)
+    price_usd_h = configuration_price_usd_h(configuration, device_types)
     memory_bytes = _memory_bytes(work, configuration.devices)
     refused = _refusal(work, types, memory_bytes, link)
     overhead = calibration.overhead_s(work.kind, work.family, configuration.devices, STARTUP_S[work.kind])
@@ -114,12 +114,14 @@ def _source(work: Work, speed: _Speed) -> EstimateSource:
     return "measured" if work.rows_per_core_s is not None else "roofline"
 
 
-def _price(types: list[tuple[DeviceType, int]]) -> float | None:
+def configuration_price_usd_h(configuration: Configuration, device_types: Mapping[str, DeviceType]) -> float | None:
+    """Dollars an hour for holding a configuration; None where a type is unknown or unpriced."""
     total = 0.0
-    for device_type, count in types:
-        if device_type.price_usd_h is None:
+    for name, count in configuration.groups:
+        kind = device_types.get(name)
+        if kind is None or kind.price_usd_h is None:
             return None
-        total += count * device_type.price_usd_h
+        total += count * kind.price_usd_h
     return total
 
 
