@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-unit check format bench docs clean
+.PHONY: help install run demo test test-unit check format bench bench-estimate docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -15,6 +15,7 @@ install: $(STAMP) ## Make the virtual environment and install everything into it
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	@echo "installing into $(VENV) (some minutes the first time) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
 	$(PIP) install -q -c constraints.txt -e '.[examples,dev]'
@@ -42,6 +43,10 @@ format: $(STAMP) ## Format the code
 
 bench: $(STAMP) ## Benchmarks; each says what it is compared with
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/decision_time.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.estimate_time
+
+bench-estimate: $(STAMP) ## Measure the accuracy of the estimates and write docs/accuracy.md (about 12 minutes)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.estimates.accuracy
 
 docs: $(STAMP) ## The picture in the README, from a real run of the demo
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make_picture.py

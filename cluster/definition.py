@@ -12,14 +12,18 @@ from workloads.errors import Problem, SpecError
 
 from .catalog import Catalog
 from .host import HostRates, host_cores, host_memory_bytes
-from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, build_snapshot, instance_label
+from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, build_snapshot, instance_label, rate_labels
 from .types import (
     DEVICE_LABEL,
     EMULATED_SPEED_LABEL,
     INSTANCE_LABEL,
+    MARKET_LABEL,
     NODE_TYPE_LABEL,
     PRICE_LABEL,
+    EnergyRates,
+    Market,
     Snapshot,
+    Tariff,
 )
 
 LOCAL = Path(__file__).parent / "definitions" / "local.yaml"
@@ -42,14 +46,30 @@ class HeadDefinition(_Model):
 
 class NodeDefinition(_Model):
     """One node of `count` devices. With `emulated_speed` a host core stands in for each device, at that fraction of its
-    speed."""
+    speed. `price_usd_h` is that of one device on the node's `market`."""
 
     name: NodeName
     device: str
     count: int = Field(default=1, ge=1, le=1024)
     emulated_speed: float | None = Field(default=None, gt=0, le=1)
     instance: str | None = None
-    price_usd_h: float | None = Field(default=None, ge=0)
+    price_usd_h: float | None = Field(default=None, ge=0, le=1000)
+    market: Market = "on-demand"
+
+
+class EnergyDefinition(_Model):
+    """Price, emissions and overhead of the electricity where the cluster stands; null is not known."""
+
+    usd_per_kwh: float | None = Field(default=EnergyRates.usd_per_kwh, ge=0, le=100)
+    gco2e_per_kwh: float | None = Field(default=EnergyRates.gco2e_per_kwh, ge=0, le=10_000)
+    overhead: float = Field(default=EnergyRates.overhead, ge=1, le=10)
+
+
+class TariffDefinition(_Model):
+    """What is charged beside devices; null is not known."""
+
+    storage_usd_gb_month: float | None = Field(default=Tariff.storage_usd_gb_month, ge=0, le=100)
+    egress_usd_gb: float | None = Field(default=Tariff.egress_usd_gb, ge=0, le=100)
 
 
 class ClusterDefinition(_Model):
@@ -57,6 +77,8 @@ class ClusterDefinition(_Model):
 
     head: HeadDefinition = HeadDefinition()
     nodes: tuple[NodeDefinition, ...] = ()
+    energy: EnergyDefinition = EnergyDefinition()
+    tariff: TariffDefinition = TariffDefinition()
     gpu_names: tuple[str, ...] = Field(default=(), exclude=True)
 
     @classmethod
@@ -95,8 +117,9 @@ class ClusterDefinition(_Model):
         return min(self.head.cpus or host_cores(), host_cores())
 
     def head_labels(self, catalog: Catalog) -> dict[str, str]:
-        """Labels of the head node."""
-        labels = {NODE_TYPE_LABEL: HEAD}
+        """Labels of the head node, and on it of the whole cluster."""
+        rates = rate_labels(EnergyRates(**self.energy.model_dump()), Tariff(**self.tariff.model_dump()))
+        labels = {NODE_TYPE_LABEL: HEAD, **rates}
         if self.gpu_names:
             known = catalog.find(self.gpu_names[0])
             if known is not None:
@@ -127,6 +150,8 @@ def node_labels(node: NodeDefinition) -> dict[str, str]:
         labels[INSTANCE_LABEL] = instance_label(node.instance)
     if node.price_usd_h is not None:
         labels[PRICE_LABEL] = f"{node.price_usd_h:g}"
+    if node.market != "on-demand":
+        labels[MARKET_LABEL] = node.market
     return labels
 
 
@@ -170,5 +195,6 @@ def _problem(error: dict[str, Any], file: str) -> Problem:
 
 def _fields_hint(loc: tuple[str | int, ...]) -> str:
     models: dict[str | int, type[_Model]] = {"nodes": NodeDefinition, HEAD: HeadDefinition}
+    models |= {"energy": EnergyDefinition, "tariff": TariffDefinition}
     model = models.get(loc[0], ClusterDefinition) if len(loc) > 1 else ClusterDefinition
     return f"fields are {', '.join(name for name, each in model.model_fields.items() if not each.exclude)}"

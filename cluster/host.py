@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
+
+from workloads.bodies import rates
 
 from .types import CPU, DeviceType
 
-MATMUL_SIZE = 512
-COPY_BYTES = 128 * 2**20
-REPEATS = 7
+REDUCE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class HostRates:
-    """Rates of one core, and what the whole machine has. Measured by `measure_host`."""
+    """Rates of one core, and what the whole machine has. Measured by `measure_host` and `measure_reduce`; None is not
+    measured."""
 
     core_flops: float
     """FLOP/s of a single-threaded fp32 matrix product."""
@@ -28,6 +33,19 @@ class HostRates:
     memory_bytes: float
     measured_s: float = 0.0
     """Unix seconds of the measurement; 0 where the rates are given."""
+    core_flops_by_precision: Mapping[str, float] = field(default_factory=dict)
+    """FLOP/s of a single-threaded matrix product in `fp32` and `bf16`; fp32's is `core_flops`."""
+    core_elementwise_bytes_s: float | None = None
+    """Bytes read and written a second by a typical single-threaded element-wise operator on tensors of 4 MB."""
+    launch_s: float | None = None
+    """Seconds to dispatch one tiny operator in PyTorch."""
+    reduce_bytes_s: float | None = None
+    """Bytes a second on each link of an all-reduce between two processes of this machine, over gloo."""
+
+    @property
+    def flops(self) -> dict[str, float]:
+        """FLOP/s of one core by precision; fp32 is always there."""
+        return {**self.core_flops_by_precision, "fp32": self.core_flops}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a cache file."""
@@ -35,23 +53,59 @@ class HostRates:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> HostRates:
-        """What `to_json` gave. Raises TypeError where a field is missing or unknown."""
+        """What `to_json` gave. Raises ValueError where a field is missing or unknown: a cache file of another version
+        is measured anew."""
+        expected = {each.name for each in fields(cls)}
+        if not isinstance(data, dict) or set(data) != expected:
+            raise ValueError(f"not the rates of a host: expected {', '.join(sorted(expected))}")
         return cls(**data)
 
 
 def measure_host() -> HostRates:
-    """Measure this machine, in under a second after torch is imported. Rates are medians; the thread count of torch is
-    put back."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Measure one core of this machine, in some seconds after torch is imported: the best rates seen, since others may
+    use the core too. The thread count of torch is put back. `reduce_bytes_s` is left to `measure_reduce`."""
+    bench = rates.Bench.on_cpu()
+    threads = bench.torch.get_num_threads()
+    bench.torch.set_num_threads(1)
     try:
-        flops = _matmul_flops(torch)
-        bandwidth = _copy_bandwidth_bytes_s(torch)
+        flops = bench.flops()
+        return HostRates(
+            core_flops=flops["fp32"],
+            core_bandwidth_bytes_s=bench.copy_bytes_s(),
+            cores=host_cores(),
+            memory_bytes=host_memory_bytes(),
+            measured_s=time.time(),
+            core_flops_by_precision=flops,
+            core_elementwise_bytes_s=bench.elementwise_bytes_s(),
+            launch_s=bench.launch_s(),
+        )
     finally:
-        torch.set_num_threads(threads)
-    return HostRates(flops, bandwidth, host_cores(), host_memory_bytes(), measured_s=time.time())
+        bench.torch.set_num_threads(threads)
+
+
+def measure_reduce(timeout_s: float = REDUCE_TIMEOUT_S) -> float | None:
+    """Bytes a second on each link of an all-reduce between two processes of this machine, over gloo. Takes as long as
+    two imports of torch, some seconds; None where it fails or takes longer than `timeout_s`."""
+    with tempfile.TemporaryDirectory(prefix="raywise-reduce-") as folder:
+        store = (Path(folder) / "store").as_uri()
+        commands = [[sys.executable, "-P", rates.__file__, str(rank), "2", store] for rank in range(2)]
+        loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+        processes = [
+            subprocess.Popen(
+                command, env={**os.environ, **loopback}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            for command in commands
+        ]
+        try:
+            deadline = time.monotonic() + timeout_s
+            answers = [process.communicate(timeout=max(0.0, deadline - time.monotonic()))[0] for process in processes]
+            return statistics.fmean(float(answer) for answer in answers)
+        except (subprocess.TimeoutExpired, ValueError):
+            return None
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
 
 
 def host_cores() -> int:
@@ -73,11 +127,13 @@ def host_memory_bytes() -> float:
 
 def emulate(device: DeviceType, host: HostRates, speed: float) -> DeviceType:
     """`device` as a host core at `speed` of its rate shows it: the core's rates; the type's memory, price and name."""
+    launch_s = None if host.launch_s is None else host.launch_s / speed
     return replace(
         device,
         memory_bandwidth_bytes_s=host.core_bandwidth_bytes_s * speed,
-        peak_flops={"fp32": host.core_flops * speed},
-        interconnect_bytes_s=None,
+        peak_flops={precision: rate * speed for precision, rate in host.flops.items()},
+        interconnect_bytes_s=host.reduce_bytes_s,  # traffic is not paced
+        launch_s=launch_s,
         power_watts=None,
         emulated_speed=speed,
         source=f"emulated on a host core at {speed:g} of its speed",
@@ -93,30 +149,8 @@ def host_cpu(device: DeviceType, host: HostRates | None) -> DeviceType:
         device,
         memory_bytes=host.memory_bytes,
         memory_bandwidth_bytes_s=host.core_bandwidth_bytes_s,
-        peak_flops={"fp32": host.core_flops},
+        peak_flops=host.flops,
+        interconnect_bytes_s=host.reduce_bytes_s,
+        launch_s=host.launch_s,
         source="measured on this host",
     )
-
-
-def _matmul_flops(torch: Any) -> float:
-    left = torch.rand(MATMUL_SIZE, MATMUL_SIZE)
-    right = torch.rand(MATMUL_SIZE, MATMUL_SIZE)
-    seconds = _median_seconds(lambda: torch.mm(left, right))
-    return 2.0 * MATMUL_SIZE**3 / seconds
-
-
-def _copy_bandwidth_bytes_s(torch: Any) -> float:
-    source = torch.zeros(COPY_BYTES, dtype=torch.uint8)
-    target = torch.ones(COPY_BYTES, dtype=torch.uint8)
-    seconds = _median_seconds(lambda: target.copy_(source))
-    return 2.0 * COPY_BYTES / seconds
-
-
-def _median_seconds(work: Callable[[], object]) -> float:
-    work()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)

@@ -3,27 +3,40 @@ by a cluster definition that is only planned with, so that both give the same an
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .catalog import Catalog, Price, priced
+from .catalog import Catalog, Price, on_spot, priced
 from .host import HostRates, emulate, host_cpu
 from .types import (
     CPU,
     DEVICE_LABEL,
+    EGRESS_PRICE_LABEL,
     EMULATED_SPEED_LABEL,
+    ENERGY_OVERHEAD_LABEL,
+    GCO2E_PER_KWH_LABEL,
     INSTANCE_LABEL,
+    MARKET_LABEL,
     NODE_TYPE_LABEL,
     PRICE_LABEL,
+    STORAGE_PRICE_LABEL,
+    USD_PER_KWH_LABEL,
     DeviceType,
+    EnergyRates,
+    Market,
     Node,
     NodeDevices,
     Snapshot,
+    Tariff,
 )
 
 HEAD_RESOURCE = "node:__internal_head__"
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
+UNKNOWN = "unknown"
+"""Value of a rate's label where it is known not to be known, so that the default does not hold."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,24 @@ def build_snapshot(at_s: float, facts: Iterable[NodeFacts], catalog: Catalog, ho
     """The snapshot of these nodes. `host` gives the rates of `cpu` and of emulated types; without it they are
     unknown."""
     builder = _Builder(catalog, host)
-    nodes = tuple(builder.node(node) for node in sorted(facts, key=lambda node: (not node.is_head, node.name)))
-    return Snapshot(at_s, nodes, builder.types, tuple(builder.warnings))
+    ordered = sorted(facts, key=lambda node: (not node.is_head, node.name))
+    nodes = tuple(builder.node(node) for node in ordered)
+    energy, tariff = builder.rates(ordered[0].labels if ordered and ordered[0].is_head else {})
+    return Snapshot(at_s, nodes, builder.types, tuple(builder.warnings), energy, tariff)
+
+
+def rate_labels(energy: EnergyRates, tariff: Tariff) -> dict[str, str]:
+    """The labels of a head that say what differs from the defaults; `build_snapshot` reads them back."""
+    rates = {
+        USD_PER_KWH_LABEL: (energy.usd_per_kwh, EnergyRates.usd_per_kwh),
+        GCO2E_PER_KWH_LABEL: (energy.gco2e_per_kwh, EnergyRates.gco2e_per_kwh),
+        ENERGY_OVERHEAD_LABEL: (energy.overhead, EnergyRates.overhead),
+        STORAGE_PRICE_LABEL: (tariff.storage_usd_gb_month, Tariff.storage_usd_gb_month),
+        EGRESS_PRICE_LABEL: (tariff.egress_usd_gb, Tariff.egress_usd_gb),
+    }
+    return {
+        label: UNKNOWN if rate is None else f"{rate:.9g}" for label, (rate, default) in rates.items() if rate != default
+    }
 
 
 class _Builder:
@@ -63,6 +92,8 @@ class _Builder:
         self.host = host
         self.types: dict[str, DeviceType] = {}
         self.warnings: list[str] = []
+        self._price_of = functools.cache(catalog.price)
+        self._instances = {instance_label(name): name for name in catalog.instances}
 
     def node(self, facts: NodeFacts) -> Node:
         devices = []
@@ -80,7 +111,29 @@ class _Builder:
             memory_bytes=facts.total.get("memory", 0.0),
             network_bytes_s=self._network_bytes_s(facts),
             labels=dict(facts.labels),
+            market=self._market(facts),
         )
+
+    def rates(self, labels: Mapping[str, str]) -> tuple[EnergyRates, Tariff]:
+        """What the head's labels say of electricity, storage and traffic."""
+        return EnergyRates(
+            self._rate(labels, USD_PER_KWH_LABEL, EnergyRates.usd_per_kwh),
+            self._rate(labels, GCO2E_PER_KWH_LABEL, EnergyRates.gco2e_per_kwh),
+            self._rate(labels, ENERGY_OVERHEAD_LABEL, EnergyRates.overhead, least=1.0) or EnergyRates.overhead,
+        ), Tariff(
+            self._rate(labels, STORAGE_PRICE_LABEL, Tariff.storage_usd_gb_month),
+            self._rate(labels, EGRESS_PRICE_LABEL, Tariff.egress_usd_gb),
+        )
+
+    def _rate(self, labels: Mapping[str, str], label: str, default: float | None, least: float = 0.0) -> float | None:
+        text = labels.get(label)
+        if text is None or text == UNKNOWN:
+            return default if text is None else None
+        rate = _number(text)
+        if rate is None or rate < least:
+            self._warn(f"the head's label {label}={text} is not a number of {least:g} or more, it is not used")
+            return default
+        return rate
 
     def _device_resources(self, facts: NodeFacts) -> list[str]:
         """Ray resources of a node that are devices: CPU, GPU, and the custom resource its device label names."""
@@ -111,23 +164,28 @@ class _Builder:
         text = facts.labels.get(EMULATED_SPEED_LABEL)
         if text is None:
             return None
-        try:
-            return float(text)
-        except ValueError:
-            self._warn(f"node {facts.name}: {EMULATED_SPEED_LABEL}={text} is not a number, taken as 1")
+        speed = _number(text)
+        if speed is None or speed <= 0:
+            self._warn(f"node {facts.name}: {EMULATED_SPEED_LABEL}={text} is not a positive number, taken as 1")
             return 1.0
+        return speed
 
     def _emulated(self, known: DeviceType, speed: float) -> DeviceType:
         if self.host is None:
             return replace(
-                known, memory_bandwidth_bytes_s=None, peak_flops={}, interconnect_bytes_s=None, emulated_speed=speed
+                known,
+                memory_bandwidth_bytes_s=None,
+                peak_flops={},
+                interconnect_bytes_s=None,
+                power_watts=None,
+                emulated_speed=speed,
             )
         return emulate(known, self.host, speed)
 
     def _register(self, device: DeviceType, facts: NodeFacts) -> DeviceType:
-        """Keep one entry per device type: the real one over the emulated, the cheaper price over the dearer."""
-        price = self._price(device, facts)
-        device = priced(device, price) if price is not None else device
+        """Keep one entry per device type: the real one over the emulated, the one on demand over the one on spot, the
+        cheaper price over the dearer."""
+        device = self._priced(device, facts)
         seen = self.types.get(device.name)
         if seen is None or seen == device:
             self.types[device.name] = device
@@ -137,30 +195,53 @@ class _Builder:
         elif seen.emulated_speed != device.emulated_speed:
             self._warn(f"{device.name} is emulated at different speeds: the slower one's figures are used for both")
             self.types[device.name] = min(seen, device, key=lambda each: each.emulated_speed or 0.0)
+        elif seen.market != device.market:
+            self._warn(f"{device.name} is both on demand and on spot: the figures of on demand are used for both")
+            self.types[device.name] = seen if device.market == "spot" else device
         elif device.price_usd_h != seen.price_usd_h:
             self._warn(f"nodes with {device.name} have different prices: the lowest is used for all")
             known = [each for each in (seen, device) if each.price_usd_h is not None]
             self.types[device.name] = min(known, key=lambda each: each.price_usd_h or 0.0)
         return device
 
-    def _price(self, device: DeviceType, facts: NodeFacts) -> Price | None:
-        """The price the node itself states, for its accelerators only."""
-        if device.name == CPU:
-            return None
-        stated = facts.labels.get(PRICE_LABEL)
-        if stated is not None:
-            try:
-                return Price(float(stated), f"node {facts.labels.get(NODE_TYPE_LABEL) or facts.name}")
-            except ValueError:
-                self._warn(f"node {facts.name}: {PRICE_LABEL}={stated} is not a number")
+    def _priced(self, device: DeviceType, facts: NodeFacts) -> DeviceType:
+        """The device at the price of its node's market: what the node states, then its instance's, then the catalog's
+        cheapest."""
+        if self._market(facts) == "spot":
+            price = self._price(device, facts, "spot")
+            if price is None:
+                self._warn(f"node {facts.name} is on spot, and no spot price of {device.name} is known: it is unpriced")
+            return on_spot(device, price)
+        price = self._price(device, facts, "on-demand")
         instance = self._instance(facts)
-        return None if instance is None else self.catalog.price(device.name, instance)
+        spot = None if instance is None else self._price_of(device.name, instance, "spot")
+        for known in filter(None, (price, spot)):
+            device = priced(device, known)
+        return device
+
+    def _market(self, facts: NodeFacts) -> Market:
+        text = facts.labels.get(MARKET_LABEL, "on-demand")
+        if text == "spot":
+            return "spot"
+        if text != "on-demand":
+            self._warn(f"node {facts.name}: {MARKET_LABEL}={text} is neither spot nor on-demand, taken as on-demand")
+        return "on-demand"
+
+    def _price(self, device: DeviceType, facts: NodeFacts, market: Market) -> Price | None:
+        """What one device of this node costs; that of a core does not depend on the node, but for its market."""
+        if device.name == CPU:
+            return self._price_of(CPU, None, market)
+        stated, instance = facts.labels.get(PRICE_LABEL), self._instance(facts)
+        if stated is not None:
+            usd_h = _number(stated)
+            if usd_h is not None and usd_h >= 0:
+                source = f"node {facts.labels.get(NODE_TYPE_LABEL) or facts.name}"
+                return Price(usd_h, source, "", market, self.catalog.interruptions_per_h(device.name, instance))
+            self._warn(f"node {facts.name}: {PRICE_LABEL}={stated} is not a number of zero or more")
+        return self._price_of(device.name, instance, market)
 
     def _instance(self, facts: NodeFacts) -> str | None:
-        label = facts.labels.get(INSTANCE_LABEL)
-        if label is None:
-            return None
-        return next((name for name in self.catalog.instances if instance_label(name) == label), None)
+        return self._instances.get(facts.labels.get(INSTANCE_LABEL, ""))
 
     def _network_bytes_s(self, facts: NodeFacts) -> float | None:
         """The network of a real instance; unknown for emulated nodes, which share the host's memory."""
@@ -170,3 +251,12 @@ class _Builder:
     def _warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+
+def _number(text: str) -> float | None:
+    """A finite number; None where the text is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from workloads.job import JOB_VARIABLE, read_progress
 
 from .gcs import ControlService
 from .jobs_api import JobExists, JobsApi, JobStatus
+from .own_code import own_package, unpacked
 from .types import ProgressRecord, RunObservation, RunRequest, RunState
 
 PACKAGE = "raywise_workloads"
@@ -23,6 +25,8 @@ PACKAGE = "raywise_workloads"
 ENTRYPOINT = f"python -P -m {PACKAGE}"
 RAY_FAILED = "Ray: "
 """What the message of a run begins with that failed for a reason of Ray's own (set-up, lost supervisor)."""
+QUIET = {"RAY_COLOR_PREFIX": "0"}
+"""What Ray is told of its output: no colours in what is read from a file."""
 PASSED_ON = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables of the service that its runs get too, where they are set."""
 SETUP_TIMEOUT_S = 300
@@ -41,7 +45,9 @@ class RayExecutor:
 
     `progress_path_of` gives the progress file of a run (`Job.progress_path`), also of runs that another process
     started; each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster, `staging`
-    the folder for its copy (a temporary one where not given).
+    the folder for its copy (a temporary one where not given). `shared_files` says that every node sees the runs'
+    folders by the same paths: a user's own code is then unpacked there and used in place; else Ray brings it to each
+    node.
     """
 
     def __init__(
@@ -52,12 +58,15 @@ class RayExecutor:
         token_path: Path | None = None,
         workloads_dir: Path | None = None,
         staging: Path | None = None,
+        *,
+        shared_files: bool = False,
     ) -> None:
         self._jobs = JobsApi(dashboard_url, token_path)
         self._service = ControlService(address, token_path)
         self._progress_path_of = progress_path_of
         self._workloads_dir = workloads_dir or Path(workloads.__file__).parent
         self._staging = staging
+        self._shared_files = shared_files
         self._staged: Path | None = None
         self._offsets: dict[str, int] = {}
         self._phase_offsets: dict[str, int] = {}
@@ -66,7 +75,8 @@ class RayExecutor:
 
     def start(self, request: RunRequest) -> None:
         """Submit the run; one that the cluster knows already is left as it is. Raises ClusterUnreachable, and
-        WorkloadFailed where Ray refuses the job (code that is too large, a bad environment)."""
+        WorkloadFailed where its code cannot be unpacked or Ray refuses the job (code that is too large, a bad
+        environment)."""
         metadata = {"name": request.name, "workload_id": request.job.workload_id}
         try:
             self._jobs.submit(request.job.run_id, ENTRYPOINT, self._runtime_env(request), metadata)
@@ -112,12 +122,23 @@ class RayExecutor:
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment: dict[str, Any] = {
             "py_modules": [str(self._stage())],
-            "env_vars": {**passed_on, **request.env, JOB_VARIABLE: request.job.to_json()},
+            "env_vars": {**QUIET, **passed_on, **request.env, JOB_VARIABLE: request.job.to_json()},
             "config": {"setup_timeout_seconds": SETUP_TIMEOUT_S},
         }
         if request.code_path is not None:
-            environment["working_dir"] = request.code_path
+            environment["working_dir"] = self._working_dir(request, Path(request.code_path))
         return environment
+
+    def _working_dir(self, request: RunRequest, code: Path) -> str:
+        """Where Ray finds the user's code: a folder to use in place, or a package to bring to the nodes. Raises
+        WorkloadFailed."""
+        run_dir, run_id = Path(request.job.run_dir), request.job.run_id
+        try:
+            if self._shared_files:
+                return f"local://{unpacked(code, run_dir, run_id)}"
+            return str(own_package(code, run_dir, run_id))
+        except (OSError, zipfile.BadZipFile) as error:
+            raise WorkloadFailed(f"its code cannot be unpacked: {error}", retryable=True) from error
 
     def _stage(self) -> Path:
         """A copy of the package under the name it is imported by on the cluster; made once."""

@@ -15,7 +15,17 @@ INSTANCE_LABEL = "raywise.io/instance"
 """The node's instance type, `/` and `+` written `_`: what it costs is looked up in the catalog."""
 PRICE_LABEL = "raywise.io/price-usd-h"
 """Dollars an hour of one device of the node, where it is known better than the catalog knows."""
+MARKET_LABEL = "raywise.io/market"
+"""`spot` on a node that its cloud may take back; its devices then have the spot price."""
+USD_PER_KWH_LABEL = "raywise.io/usd-per-kwh"
+GCO2E_PER_KWH_LABEL = "raywise.io/gco2e-per-kwh"
+ENERGY_OVERHEAD_LABEL = "raywise.io/energy-overhead"
+STORAGE_PRICE_LABEL = "raywise.io/storage-usd-gb-month"
+EGRESS_PRICE_LABEL = "raywise.io/egress-usd-gb"
+"""What holds for the whole cluster (`EnergyRates`, `Tariff`): labels of its head."""
 CPU = "cpu"
+
+Market = Literal["on-demand", "spot"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,22 @@ class DeviceType:
     interconnect_bytes_s: float | None = None
     power_watts: float | None = None
     price_usd_h: float | None = None
-    """Dollars an hour of one device, on demand; None is unpriced."""
+    """Dollars an hour of one device on its `market`; None is unpriced."""
     price_source: str = ""
     price_as_of: str = ""
+    market: Market = "on-demand"
+    """What `price_usd_h` is, and whether the device may be taken away."""
+    spot_price_usd_h: float | None = None
+    """Dollars an hour of one device on spot, whatever its market here."""
+    interruptions_per_h: float | None = None
+    """How often a spot node of this type is taken back in an hour."""
+    launch_s: float | None = None
+    """Seconds to start one kernel, measured."""
+    measured_flops: Mapping[str, float] = field(default_factory=dict)
+    """FLOP/s of the largest matrix product measured, by precision; empty is not measured."""
+    measured_bandwidth_bytes_s: float | None = None
+    measured_link_bytes_s: float | None = None
+    """Bus bandwidth of an all-reduce, measured."""
     emulated_speed: float | None = None
     """Set where the type is emulated: rates above are then the host core's times this fraction."""
     source: str = ""
@@ -73,10 +96,33 @@ class Node:
     memory_bytes: float = 0.0
     network_bytes_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    market: Market = "on-demand"
 
     def devices_of(self, device_type: str) -> NodeDevices | None:
         """This node's devices of a type, or None."""
         return next((devices for devices in self.devices if devices.device_type == device_type), None)
+
+
+@dataclass(frozen=True)
+class EnergyRates:
+    """What the cluster's electricity costs and emits. None is not known: then no dollars, or no emissions, are told."""
+
+    usd_per_kwh: float | None = None
+    gco2e_per_kwh: float | None = None
+    """Grams of CO2 equivalent of one kWh where the machines stand."""
+    overhead: float = 1.0
+    """Energy of the whole site over that of its machines: power usage effectiveness (ISO/IEC 30134-2), 1 or more."""
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """What the cloud charges beside devices. None is not known: what it is charged for then has no price."""
+
+    storage_usd_gb_month: float | None = 0.023
+    """Keeping a GB for a month: S3 Standard's list price (us-east-1, first 50 TB)."""
+    egress_usd_gb: float | None = 0.0
+    """Moving a GB between nodes: AWS and GCP charge nothing within one zone by private address. Between zones AWS
+    lists 0.01 in each direction (EC2's data-transfer price list, recalled)."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +133,8 @@ class Snapshot:
     nodes: tuple[Node, ...]
     device_types: Mapping[str, DeviceType]
     warnings: tuple[str, ...] = ()
+    energy: EnergyRates = EnergyRates()
+    tariff: Tariff = Tariff()
 
     def total(self, device_type: str) -> int:
         """Devices of a type, busy or free."""

@@ -1,17 +1,17 @@
-"""Tables in the terminal, from what the API returns. Reads, decides nothing."""
+"""Tables and lines in the terminal, from what the API returns of workloads. Reads, decides nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from .text import dollars, duration, error_percent, percent, size
+from .options import options_table
+from .sheet import Column, Row, Sheet
+from .text import dollars, duration, error_percent, marked_text, percent, size
 
 Json = Mapping[str, Any]
 _STATE_STYLE = {
@@ -22,21 +22,8 @@ _STATE_STYLE = {
     "cancelled": "yellow",
     "stopping": "yellow",
 }
-
-
-def configuration_text(counts: Mapping[str, int] | None, emulated: Iterable[str] = ()) -> str:
-    """`T4 x2 (emulated) + A100 x1`."""
-    if not counts:
-        return "-"
-    return marked_text([f"{name} x{n}" for name, n in counts.items()], set(emulated))
-
-
-def marked_text(parts: Sequence[str], emulated: set[str]) -> str:
-    """Parts such as `T4 x2`, each said to be emulated where it is; once where all are."""
-    marks = [part.rsplit(" x", 1)[0] in emulated for part in parts]
-    if all(marks):
-        return " + ".join(parts) + " (emulated)"
-    return " + ".join(f"{part} (emulated)" if mark else part for part, mark in zip(parts, marks, strict=True))
+_SHOWN_METRICS = ("accuracy", "macro_f1", "best_validation_accuracy", "validation_accuracy", "loss")
+_LONGEST_FAILURE = 160
 
 
 def emulated_types(devices: Json | None) -> set[str]:
@@ -44,73 +31,49 @@ def emulated_types(devices: Json | None) -> set[str]:
     return {kind["name"] for kind in (devices or {}).get("device_types", []) if kind["emulated"]}
 
 
-def options_table(title: str, explanation: Json, emulated: Iterable[str] = ()) -> Table:
-    """The configurations that were weighed: prediction, price, money, and for each one not taken, why."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, expand=False)
-    table.add_column("configuration")
-    for name in ("time", "likely", "memory/device", "$/h", "dollars", "total money"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("from")
-    table.add_column("why not", overflow="fold")
-    chosen = explanation.get("chosen")
-    for row in sorted(explanation["options"], key=lambda row: _order(row, chosen)):
-        taken = chosen is not None and row["configuration"] == chosen
-        table.add_row(
-            configuration_text(row["configuration"], emulated),
-            duration(row["seconds"]),
-            _interval(row),
-            size(row["memory_bytes"]) if row["memory_bytes"] else "-",
-            _price(row),
-            dollars(row["money_usd"]) if row["money_usd"] is not None else "-",
-            dollars(row["total_usd"]) if row["total_usd"] is not None else "-",
-            row["source"],
-            "[green]taken[/green]" if taken else escape((row["reason"] or {}).get("message", "")),
-            style="bold" if taken else "dim",
-        )
-    table.caption = escape(explanation["summary"])
-    table.caption_justify = "left"
-    return table
+def placement_text(workload: Json) -> str:
+    """`T4 x2 (emulated) + A100 x1`, or `-`."""
+    placement = workload["placement"]
+    return marked_text(placement.split(" + "), set(workload.get("emulated", ()))) if placement else "-"
 
 
-def _price(row: Json) -> str:
-    if row["price_usd_h"] is not None:
-        return f"{row['price_usd_h']:.3f}"
-    return "-" if (row["reason"] or {}).get("code") == "count" else "unpriced"
+def _placement_cell(workload: Json) -> str:
+    """One device type a line."""
+    return placement_text(workload).replace(" + ", "\n+ ").replace(", ", "\n")
 
 
-def _order(row: Json, chosen: Mapping[str, int] | None) -> tuple[int, float, str]:
-    taken = chosen is not None and row["configuration"] == chosen
-    total = row["total_usd"]
-    return (0 if taken else 1 if total is not None else 2, total or 0.0, str(row["configuration"]))
-
-
-def _interval(row: Json) -> str:
-    if row["low_s"] is None or row["seconds"] is None:
-        return "-"
-    return f"{row['low_s']:.0f}..{row['high_s']:.0f} s"
-
-
-def workloads_table(workloads: Iterable[Json], now_s: float | None = None) -> Table:
-    """One row a workload."""
-    table = Table(box=box.SIMPLE_HEAD, expand=False)
-    for name in ("workload", "kind", "state", "placement", "progress"):
-        table.add_column(name)
-    for name in ("held for", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("age", justify="right")
+def workloads_table(workloads: Iterable[Json], now_s: float | None = None) -> Sheet:
+    """One row a workload; those of a pipeline below a row with its id."""
     now_s = now_s or time.time()
-    for workload in workloads:
-        table.add_row(
-            workload["id"],
-            workload["kind"],
-            state_text(workload),
-            workload["placement"] or "-",
-            progress_text(workload),
-            duration(workload["run_s"]) if workload["run_s"] else "-",
-            dollars(workload["cost_usd"]),
-            duration(now_s - workload["submitted_s"]),
-        )
-    return table
+    rows = []
+    for pipeline_id, group in groupby(workloads, key=lambda workload: workload["pipeline_id"]):
+        if pipeline_id is not None:
+            rows.append(Row([pipeline_id, "pipeline", "", "", "", "", ""], style="bold"))
+        rows += [_listed(workload, now_s) for workload in group]
+    columns = (
+        Column("workload", "left"),
+        Column("kind", "left", 5),
+        Column("state", "left"),
+        Column("placement", "left", 2),
+        Column("held for", rank=3),
+        Column("cost", rank=1),
+        Column("age", rank=4),
+    )
+    return Sheet(columns, rows, "progress")
+
+
+def _listed(workload: Json, now_s: float) -> Row:
+    indent = "" if workload["pipeline_id"] is None else "  "
+    cells: list[str | Text] = [
+        indent + workload["id"],
+        workload["kind"],
+        state_text(workload),
+        _placement_cell(workload),
+        held_text(workload) if workload["run_s"] else "-",
+        cost_text(workload),
+        duration(now_s - workload["submitted_s"]),
+    ]
+    return Row(cells, _with_lateness(progress_text(workload), workload))
 
 
 def state_text(workload: Json) -> Text:
@@ -118,14 +81,63 @@ def state_text(workload: Json) -> Text:
     return Text(workload["state"], style=_STATE_STYLE.get(workload["state"], ""))
 
 
+def held_text(workload: Json) -> str:
+    """How long it has held devices. What still runs is timed by the service's clock, which hears of an end some time
+    after it: a later number may be smaller, so this one is said to be about right."""
+    if workload["ended"] or not workload["run_s"]:
+        return duration(workload["run_s"])
+    return "~" + (f"{workload['run_s']:.0f} s" if workload["run_s"] < 59.5 else duration(workload["run_s"]))
+
+
+def cost_text(workload: Json) -> str:
+    """Dollars so far, with `~` as long as they come from the service's clock."""
+    text = dollars(workload["cost_usd"])
+    exact = workload["ended"] or not workload["cost_usd"] or not workload["run_s"]
+    return text if exact or text.startswith("<") else f"~{text}"
+
+
+def lateness(workload: Json) -> str:
+    """`deadline missed by 58.0 s`, or an empty text."""
+    late_s = workload.get("late_s")
+    if late_s is None:
+        return ""
+    return f"deadline missed by {duration(late_s)}" if workload["ended"] else f"{duration(late_s)} past its deadline"
+
+
+def _with_lateness(text: str, workload: Json) -> Text:
+    late = lateness(workload)
+    joined = Text(late, style="bold yellow")
+    return joined.append(f"; {text}" if late and text else text, style="not bold default" if late else "")
+
+
+def failure_text(workload: Json) -> str:
+    """Why the last attempt that failed did, in one line."""
+    lines = (workload.get("failure") or "").strip().splitlines()
+    text = lines[0] if lines else ""
+    return text if len(text) <= _LONGEST_FAILURE else text[: _LONGEST_FAILURE - 1] + "…"
+
+
 def progress_text(workload: Json) -> str:
-    """What is happening, in one cell."""
-    progress = workload["progress"]
-    if workload["state"] in ("pending", "queued"):
-        return escape(workload["explanation"] or workload["message"] or "waits for what it needs")
-    if workload["state"] in ("failed", "cancelled"):
-        return escape(workload["message"])
-    parts = []
+    """What is happening, or what came of it, in one cell."""
+    state, failure = workload["state"], failure_text(workload)
+    if workload["ended"]:
+        return result_text(workload)
+    if state in ("pending", "queued"):
+        waits = workload["explanation"] or workload["message"] or "waits for what it needs"
+        return f"attempt {workload['attempt']} failed: {failure}; {waits}" if failure and workload["attempt"] else waits
+    parts = _attempts(workload, failure) + _counts(workload)
+    return "; ".join(parts) or str(workload["progress"]["phase"])
+
+
+def _attempts(workload: Json, failure: str) -> list[str]:
+    if workload["attempt"] < 2:
+        return []
+    return [f"attempt {workload['attempt']}" + (f", the one before failed: {failure}" if failure else "")]
+
+
+def _counts(workload: Json) -> list[str]:
+    """Steps, rows and speed of what runs."""
+    progress, parts = workload["progress"], []
     if progress["total_steps"]:
         parts.append(f"step {progress['step']}/{progress['total_steps']}")
     elif progress["total_rows"]:
@@ -136,60 +148,91 @@ def progress_text(workload: Json) -> str:
         parts.append(f"loss {progress['loss']:.3f}")
     if progress["rows_by_device"] and len(progress["rows_by_device"]) > 1:
         parts.append(", ".join(f"{name}: {rows}" for name, rows in progress["rows_by_device"].items()))
-    if progress["row_errors"]:
-        parts.append(f"{progress['row_errors']} rows left out")
-    if progress["resumed"]:
-        parts.append(f"resumed {progress['resumed']}x")
-    return "; ".join(parts) or progress["phase"]
+    return parts + _defects(progress)
+
+
+def _defects(progress: Json) -> list[str]:
+    left_out = [f"{progress['row_errors']} rows left out"] if progress["row_errors"] else []
+    return left_out + ([f"resumed {progress['resumed']}x"] if progress["resumed"] else [])
 
 
 def live_line(workload: Json) -> str:
     """One workload's progress while it runs, on one line."""
     bar = "" if workload["ended"] else f" {workload['progress']['fraction'] * 100:3.0f}%"
-    held = f" on {workload['placement']}" if workload["placement"] else ""
-    cost = f", {dollars(workload['cost_usd'])} so far" if workload["run_s"] else ""
+    placed = workload["placement"] and workload["state"] not in ("pending", "queued")
+    held = f" on {placement_text(workload)}" if placed else ""
+    so_far = "" if workload["ended"] else " so far"
+    cost = f", {cost_text(workload)}{so_far}" if workload["run_s"] else ""
+    late = f"  {lateness(workload)}" if lateness(workload) else ""
     what = f"{workload['name']}: {workload['state']}{held}{bar}"
-    return f"{what}  {progress_text(workload)}  ({duration(workload['run_s'])}{cost})"
+    return f"{what}  {progress_text(workload)}  ({held_text(workload)}{cost}){late}"
 
 
-def report_table(workloads: Iterable[Json], emulated: Iterable[str] = ()) -> Table:
+def report_table(workloads: Iterable[Json]) -> Sheet:
     """The end of a pipeline: placement, predicted against measured time and cost, result, outputs."""
-    table = Table(title="What ran", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("step")
-    table.add_column("state")
-    table.add_column("placement")
-    for name in ("predicted", "measured", "off by", "predicted $", "measured $"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("result", overflow="fold")
-    marked = set(emulated)
-    for workload in workloads:
-        table.add_row(
-            workload["name"],
-            state_text(workload),
-            marked_text(workload["placement"].split(" + "), marked) if workload["placement"] else "-",
-            duration(workload["predicted_s"]),
-            duration(workload["run_s"]),
-            percent(error_percent(workload["run_s"], workload["predicted_s"])),
-            dollars(workload["predicted_usd"]),
-            dollars(workload["cost_usd"]),
-            result_text(workload),
+    columns = (
+        Column("step", "left"),
+        Column("state", "left"),
+        Column("placement", "left", 2),
+        Column("predicted", rank=1),
+        Column("measured"),
+        Column("off by", rank=3),
+        Column("predicted $", rank=5),
+        Column("measured $", rank=4),
+    )
+    rows = [
+        Row(
+            [
+                workload["name"],
+                state_text(workload),
+                _placement_cell(workload),
+                duration(workload["predicted_s"]),
+                held_text(workload),
+                percent(off_by(workload)),
+                dollars(workload["predicted_usd"]),
+                cost_text(workload),
+            ],
+            _with_lateness(progress_text(workload), workload),
         )
-    return table
+        for workload in workloads
+    ]
+    return Sheet(columns, rows, "result", "What ran")
+
+
+def off_by(workload: Json) -> float | None:
+    """Percent that the predicted time was off. It is a prediction of one attempt from start to end: with several, the
+    last is what it is compared with, and nothing is where that one only went on from a checkpoint."""
+    if not workload["ended"]:
+        return None
+    if workload["attempt"] < 2:
+        return error_percent(workload["run_s"], workload["predicted_s"])
+    if workload["progress"]["resumed"]:
+        return None
+    return error_percent(workload.get("attempt_s"), workload["predicted_s"])
 
 
 def result_text(workload: Json) -> str:
-    """What came out, in one cell."""
+    """What came out of a workload that has ended, in one cell."""
+    repeated = _all_attempts(workload)
     if workload["state"] != "succeeded":
-        return escape(workload["message"])
+        return "; ".join([part for part in (workload["message"], repeated) if part])
     progress, metrics = workload["progress"], workload["metrics"]
     parts = [f"{name.replace('_', ' ')} {metrics[name]:.4g}" for name in _SHOWN_METRICS if name in metrics]
     if progress["rows_by_device"]:
         parts.append("rows: " + ", ".join(_rows_on(workload, name) for name in progress["rows_by_device"]))
-    if progress["row_errors"]:
-        parts.append(f"{progress['row_errors']} rows left out")
-    if progress["resumed"]:
-        parts.append(f"resumed {progress['resumed']}x")
-    return "; ".join(parts) or "done"
+    parts += _defects(progress)
+    return "; ".join([*(parts or ["done"]), *([repeated] if repeated else [])])
+
+
+def _all_attempts(workload: Json) -> str:
+    """That time and cost are of several attempts, how long the last one took, and why the one before it failed."""
+    if workload["attempt"] < 2:
+        return ""
+    last_s = workload.get("attempt_s")
+    text = f"time and cost are of {workload['attempt']} attempts"
+    text += f", the last took {duration(last_s)}" if last_s is not None else ""
+    failure = failure_text(workload)
+    return f"{text}; before it: {failure}" if failure and workload["state"] == "succeeded" else text
 
 
 def _rows_on(workload: Json, device_type: str) -> str:
@@ -200,27 +243,72 @@ def _rows_on(workload: Json, device_type: str) -> str:
     return f"{device_type} {rows}" + (f" ({rows / devices:.0f} a device)" if devices > 1 else "")
 
 
-_SHOWN_METRICS = ("accuracy", "macro_f1", "best_validation_accuracy", "validation_accuracy", "loss")
+def output_lines(workloads: Sequence[Json]) -> Iterator[str]:
+    """Where the results lie, and for what failed, how to see what it printed."""
+    for workload in workloads:
+        if workload["state"] == "succeeded":
+            yield f"{workload['name']}: {workload['output']}"
+        elif workload["state"] == "failed" and workload["attempt"]:
+            yield f"{workload['name']} failed; `raywise logs {workload['id']}` shows what it printed"
 
 
-def devices_table(devices: Json) -> Table:
+def limit_lines(workloads: Sequence[Json]) -> Iterator[str]:
+    """The deadline and the budget of each workload that has one, and whether it was late."""
+    for workload in workloads:
+        limits = []
+        if workload.get("deadline_s") is not None:
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(workload["deadline_s"]))
+            after = duration(workload["deadline_s"] - workload["submitted_s"])
+            late = f", {lateness(workload)}" if lateness(workload) else ""
+            limits.append(f"deadline {after} after it was submitted ({at}){late}")
+        if workload.get("budget_usd") is not None:
+            limits.append(f"budget {dollars(workload['budget_usd'])}")
+        if limits:
+            yield f"{workload['name']}: {'; '.join(limits)}"
+
+
+def devices_table(devices: Json) -> Sheet:
     """Device types with counts and prices."""
-    table = Table(box=box.SIMPLE_HEAD, expand=False)
-    table.add_column("device type")
-    for name in ("free", "total", "memory", "fp32 TFLOP/s", "$/h each", "congestion $/h"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("price from", overflow="fold")
-    for kind in devices["device_types"]:
-        peak = kind["peak_flops"].get("fp32")
-        mark = f" (emulated at {kind['emulated_speed']:g} of a core)" if kind["emulated"] else ""
-        table.add_row(
-            kind["name"] + mark,
-            str(kind["free"]),
-            str(kind["total"]),
-            size(kind["memory_bytes"]) if kind["memory_bytes"] else "-",
-            f"{peak / 1e12:.3g}" if peak else "?",
-            "unpriced" if kind["price_usd_h"] is None else f"{kind['price_usd_h']:.3f}",
-            f"{devices.get('congestion_usd_h', {}).get(kind['name'], 0.0):.3f}",
-            f"{kind['price_source']} {kind['price_as_of']}".strip(),
-        )
-    return table
+    columns = (
+        Column("device type", "left"),
+        Column("free"),
+        Column("total"),
+        Column("memory", rank=2),
+        Column("fp32 TFLOP/s", rank=3),
+        Column("$/h each"),
+        Column("congestion $/h", rank=1),
+    )
+    rows = [
+        Row(_device_cells(devices, kind), f"{kind['price_source']} {kind['price_as_of']}".strip())
+        for kind in devices["device_types"]
+    ]
+    return Sheet(columns, rows, "price from", lead="price from ")
+
+
+def _device_cells(devices: Json, kind: Json) -> list[str | Text]:
+    peak = kind["peak_flops"].get("fp32")
+    mark = f" (emulated at {kind['emulated_speed']:g} of a core)" if kind["emulated"] else ""
+    price = "unpriced" if kind["price_usd_h"] is None else f"{kind['price_usd_h']:.3f}"
+    return [
+        kind["name"] + mark,
+        str(kind["free"]),
+        str(kind["total"]),
+        size(kind["memory_bytes"]) if kind["memory_bytes"] else "-",
+        f"{peak / 1e12:.3g}" if peak else "?",
+        price + (" spot" if kind.get("market") == "spot" else ""),
+        f"{devices.get('congestion_usd_h', {}).get(kind['name'], 0.0):.3f}",
+    ]
+
+
+__all__ = [
+    "devices_table",
+    "emulated_types",
+    "lateness",
+    "limit_lines",
+    "live_line",
+    "off_by",
+    "options_table",
+    "output_lines",
+    "report_table",
+    "workloads_table",
+]

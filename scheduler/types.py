@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.types import Snapshot
+from cluster.types import Market, Snapshot
 
 EstimateSource = Literal["roofline", "calibrated", "measured", "declared", "unknown"]
 ReasonCode = Literal[
@@ -49,13 +49,15 @@ class Reason:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Money:
     """Predicted dollars by what they are spent on."""
 
     compute_usd: float
+    """Holding the devices, start-up, checkpoints and expected rework included."""
     storage_usd: float = 0.0
     communication_usd: float = 0.0
+    """Traffic that the cloud charges for (egress)."""
 
     @property
     def total_usd(self) -> float:
@@ -63,7 +65,34 @@ class Money:
         return self.compute_usd + self.storage_usd + self.communication_usd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Predicted energy of the devices held. A column of its own: a rented device's price already has it."""
+
+    kwh: float
+    usd: float | None = None
+    gco2e: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Where the seconds of an estimate go. They add up to its `seconds`."""
+
+    compute_s: float = 0.0
+    """Operators bound by arithmetic."""
+    memory_s: float = 0.0
+    """Operators bound by memory traffic."""
+    launch_s: float = 0.0
+    """Starting kernels that are too short to hide it, and what shards on one host cost each other."""
+    communication_s: float = 0.0
+    """Between shards, not hidden behind the backward pass."""
+    startup_s: float = 0.0
+    checkpoint_s: float = 0.0
+    rework_s: float = 0.0
+    """Expected repeats of lost work and restarts on interruptible devices."""
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What one configuration would take. `seconds` None: not known; `money` None: not known or unpriced."""
 
@@ -79,8 +108,14 @@ class Estimate:
     """Dollars an hour for holding the whole configuration."""
     source: EstimateSource = "unknown"
     bound: str = ""
-    """What binds a step: `compute`, `memory` or `communication`."""
+    """What binds a step: `compute`, `memory`, `launch` or `communication`."""
     infeasible: Reason | None = None
+    breakdown: Breakdown | None = None
+    energy: Energy | None = None
+    market: Market = "on-demand"
+    """`spot` where any device of it may be taken away."""
+    note: str = ""
+    """What a person should know of the number: a fallback taken, a speed that is unknown."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from .errors import Problem, SpecError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 BLOCK_ROWS = 10_000
+_SHOWN_NAMES = 8
+"""So many names of a folder are in a hint."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,30 @@ def iter_tables(
                 yield table.slice(start, block_rows)
 
 
-def read_table(source: Source, *, text_columns: Sequence[str] = (), field: str = "input") -> pa.Table:
-    """All rows and columns in memory. Columns that differ in type between blocks become text."""
-    tables = list(iter_tables(source, text_columns=text_columns, field=field))
+def read_table(
+    source: Source, *, text_columns: Sequence[str] = (), field: str = "input", max_rows: int | None = None
+) -> pa.Table:
+    """All columns of all rows, or of the first `max_rows`, in memory. Columns that differ in type between blocks become
+    text."""
+    tables = list(_first_rows(iter_tables(source, text_columns=text_columns, field=field), max_rows))
     if not tables:
         return pa.table({name: pa.array([], pa.string()) for name in column_names(source, field)})
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.concat_tables([_all_text(table) for table in tables], promote_options="permissive")
+
+
+def _first_rows(tables: Iterator[pa.Table], max_rows: int | None) -> Iterator[pa.Table]:
+    """The tables up to `max_rows` rows in all; no further block is read."""
+    left = max_rows
+    for table in tables:
+        if left is None or table.num_rows < left:
+            yield table
+            left = left if left is None else left - table.num_rows
+        else:
+            yield table.slice(0, left)
+            return
 
 
 def column_names(source: Source, field: str = "input") -> list[str]:
@@ -380,8 +397,12 @@ def _near_paths(filesystem: Any, root: str) -> str:
     if filesystem.get_file_info(parent).type != fs.FileType.Directory:
         return f"folder {parent} does not exist either"
     names = sorted(PurePosixPath(e.path).name for e in filesystem.get_file_info(fs.FileSelector(parent)))
-    near = get_close_matches(PurePosixPath(root).name, names, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(near)}?" if near else ""
+    stems = {PurePosixPath(name).stem: name for name in reversed(names)}
+    near = get_close_matches(PurePosixPath(root).stem, list(stems), n=1, cutoff=0.6)  # every table ends alike
+    if near:
+        return f"did you mean {stems[near[0]]}?"
+    here = ", ".join([*names[:_SHOWN_NAMES], *(["..."] if len(names) > _SHOWN_NAMES else [])])
+    return f"folder {parent} has {here}" if names else f"folder {parent} is empty"
 
 
 def _problem(message: str, field: str, hint: str = "") -> SpecError:

@@ -14,6 +14,11 @@ Progress records, all with `t` (Unix seconds) and `kind`:
              measured work, for calibration: `seconds` spent by each of `count` devices working together (a gang of
              shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all;
              training adds `steps`
+    rates    {device_type, shards, flops: {precision: FLOP/s}, bandwidth_bytes_s, elementwise_bytes_s, launch_s,
+             reduce_bytes_s}                                           benchmark: one record for each device type
+             medians over `shards` devices: a matrix product by precision, bytes read and written by a copy and by
+             element-wise operators, seconds to launch one tiny operator; bytes a second on each link of an
+             all-reduce of all the shards (null for one shard, and where it failed)
     metrics  {epoch?, split?, values: {name: number}}
     row_error {row, error}                                             a row that was left out; 0-based number
     resumed  {step | rows, from}                                       work goes on from a checkpoint

@@ -6,19 +6,19 @@ is checked at admission.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import Problem, SpecError
-from .spec import BatchInfer, Command, Pipeline, Preprocess, Serve, TextClassification, Train, WorkloadSpec
+from .refusals import nearest, not_a_file, problem_of, shown
+from .spec import BatchInfer, Benchmark, Command, Pipeline, Preprocess, Serve, Train, WorkloadSpec
 
 KINDS: dict[str, type[BaseModel]] = {
     "preprocess": Preprocess,
@@ -26,6 +26,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "batch-infer": BatchInfer,
     "serve": Serve,
     "command": Command,
+    "benchmark": Benchmark,
     "pipeline": Pipeline,
 }
 INHERITED = ("objective", "priority", "queue")
@@ -68,10 +69,10 @@ class _Loader(yaml.SafeLoader):
 
 def load_file(path: Path, overrides: Iterable[str] = ()) -> Submission:
     """The submission a YAML file describes, with `--set` overrides (`key=value`) applied. Raises SpecError."""
+    if problem := not_a_file(path):
+        raise SpecError(problem)
     try:
         raw = path.read_bytes()
-    except FileNotFoundError:
-        raise SpecError(Problem("file does not exist", file=str(path), hint=near_files(path))) from None
     except OSError as error:
         raise SpecError(Problem(f"file cannot be read: {error.strerror}", file=str(path))) from None
     if len(raw) > MAX_YAML_BYTES:
@@ -95,7 +96,7 @@ def load_data(data: dict[str, Any], *, base: Path, file: str = "") -> Submission
     """Like `load_file` for data that is already parsed (JSON, Python)."""
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        hint = _nearest(str(kind), KINDS) if kind else f"add one of: {', '.join(KINDS)}"
+        hint = nearest(str(kind), KINDS) if kind else f"add one of: {', '.join(KINDS)}"
         raise SpecError(Problem(f"unknown kind {kind!r}" if kind else "kind is missing", "kind", hint, file))
     if kind == "pipeline":
         return _load_pipeline(data, base, file)
@@ -139,7 +140,8 @@ def _yaml_value(text: str, file: str, field: str = "") -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark and not field else field
-        raise SpecError(Problem(f"not YAML: {error.problem}", where, "check indentation and quotes", file)) from None
+        hint = "use spaces, not tabs" if "\\t" in str(error.problem) else "check indentation and quotes"
+        raise SpecError(Problem(f"not YAML: {error.problem}", where, hint, file)) from None
     except (yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:  # the last two: a date of month 13
         raise SpecError(Problem(f"not YAML: {str(error).splitlines()[0]}", field, file=file)) from None
     return value
@@ -211,7 +213,7 @@ def _known_fields(data: Mapping[str, Any]) -> list[str]:
 def _set_hint(data: Mapping[str, Any], key: str = "") -> str:
     params = data.get("params")
     names = [*(params if isinstance(params, dict) else {}), *_known_fields(data)]
-    return _nearest(key, names) if key else f"known: {', '.join(names)}"
+    return nearest(key, names) if key else f"known: {', '.join(names)}"
 
 
 def _substitute(value: Any, params: Mapping[str, Any], file: str, path: str = "") -> Any:
@@ -226,7 +228,7 @@ def _substitute(value: Any, params: Mapping[str, Any], file: str, path: str = ""
         return value
     for name in _PARAMETER.findall(value):
         if name not in params and not _SHELL_FIELD.fullmatch(path):
-            hint = _nearest(name, params) if params else "declare it under params:"
+            hint = nearest(name, params) if params else "declare it under params:"
             raise SpecError(Problem(f"unknown parameter ${{{name}}}", path, hint, file))
     whole = _PARAMETER.fullmatch(value)
     if whole:
@@ -239,108 +241,8 @@ def _validate(model: type[BaseModel], data: Mapping[str, Any], file: str) -> Any
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(model, data, item, file) for item in error.errors()]
+        problems = [problem_of(model, KINDS, data, item, file) for item in error.errors()]
         raise SpecError(list(dict.fromkeys(problems))) from None
-
-
-def _problem(model: type[BaseModel], data: Mapping[str, Any], item: Any, file: str) -> Problem:
-    location = _location(item["loc"])
-    field = ".".join(_named(data, location))
-    message, hint = item["msg"].removeprefix("Value error, "), ""
-    if item["type"] == "extra_forbidden":
-        message = f"unknown field {location[-1]!r}"
-        hint = _nearest(str(location[-1]), _fields_at(model, data, location))
-    elif item["type"] == "missing":
-        message = "is required"
-    elif item["type"] == "union_tag_invalid":
-        message, hint = f"unknown kind {item['ctx']['tag']}", f"kinds: {', '.join(k for k in KINDS if k != 'pipeline')}"
-        field += ".kind"
-    elif item["type"] == "union_tag_not_found":
-        message, field = "kind is missing", f"{field}.kind"
-    elif item["type"] == "literal_error":
-        hint = _nearest(str(item["input"]), re.findall(r"'([^']+)'", item["msg"]))
-        if location[-1] == "devices" and isinstance(item["input"], str):
-            hint += f" or, for a device type: [{item['input']}]"
-    elif item["type"] == "string_pattern_mismatch":
-        message, hint = f"{item['input']!r} is not allowed here", _pattern_hint(str(location[-1]))
-    elif location[:1] == ["params"]:
-        message = f"expected a text, a number or true or false, got {_shown(item['input'])}"
-    elif item["type"].endswith(("_type", "_parsing")):
-        message = f"{message}, got {_shown(item['input'])}"
-    return Problem(message, field, hint, file)
-
-
-def _location(parts: tuple[Any, ...]) -> list[Any]:
-    """Where it is in the file: without the names pydantic puts in for the branches of a union."""
-    location = list(parts)
-    if location[:1] == ["steps"] and len(location) > 2:
-        del location[2]  # the step's kind
-    if "devices" in location and location[-1] != "devices":
-        del location[location.index("devices") + 1]  # a word, a list or a mapping
-    return location[:2] if location[:1] == ["params"] else location
-
-
-def _pattern_hint(field: str) -> str:
-    if field == "entrypoint":
-        return "write package.module:function"
-    return "use lower-case letters, digits and '-', at most 48 characters"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _named(data: Any, location: list[Any]) -> list[str]:
-    """The location with a step's name in place of its number."""
-    names = []
-    for part in location:
-        data = (
-            data[part]
-            if isinstance(data, list) and isinstance(part, int) and part < len(data)
-            else (data.get(part) if isinstance(data, dict) else None)
-        )
-        named = isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("name"), str)
-        names.append(data["name"] if named and isinstance(data, dict) else str(part))
-    return names
-
-
-def _fields_at(model: type[BaseModel], data: Any, location: list[Any]) -> list[str]:
-    """Names of the fields known where an unknown one stood."""
-    current: type[BaseModel] | None = model
-    for part in location[:-1]:
-        if isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-            current = KINDS.get(str(data.get("kind"))) if isinstance(data, dict) else None
-            continue
-        data = data.get(part) if isinstance(data, dict) else None
-        if part == "hyperparameters":
-            current = TextClassification
-        elif current is not None and part in current.model_fields and part != "steps":
-            annotation = current.model_fields[part].annotation
-            current = next((a for a in (annotation, *get_args(annotation)) if _is_model(a)), None)
-    return list(current.model_fields) if current else []
-
-
-def _is_model(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known)}" if known else ""
-
-
-def near_files(path: Path) -> str:
-    """A hint for a spec file that is not there: the nearest name, or what the folder lacks."""
-    folder = path.parent
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    names = sorted(entry.name for entry in folder.glob("*.y*ml"))
-    return _nearest(path.name, names) if names else f"no YAML file in {folder.resolve()}"
 
 
 def _check_needs(pipeline: Pipeline, file: str) -> None:
@@ -349,13 +251,13 @@ def _check_needs(pipeline: Pipeline, file: str) -> None:
     for step in pipeline.steps:
         field = f"steps.{step.name}.needs"
         problems += [
-            Problem(f"needs {need!r}, which is no step", field, _nearest(need, names), file)
+            Problem(f"needs {need!r}, which is no step", field, nearest(need, names), file)
             for need in step.needs
             if need not in names
         ]
         for reference in sorted(references(step)):
             if reference not in names:
-                hint = _nearest(reference, names)
+                hint = nearest(reference, names)
                 problems.append(Problem(f"${{{reference}.output}} names no step", f"steps.{step.name}", hint, file))
             elif reference not in step.needs:
                 hint = f"add {reference} to its needs"
@@ -430,7 +332,7 @@ def too_long(path: str, field: str) -> Problem | None:
     longest = max(len(os.fsencode(name)) for name in path.split("/"))
     if longest <= MAX_NAME_BYTES and len(os.fsencode(path)) <= MAX_PATH_BYTES:
         return None
-    return Problem(f"{_shown(path)} is too long for a path", field, f"a name has at most {MAX_NAME_BYTES} bytes")
+    return Problem(f"{shown(path)} is too long for a path", field, f"a name has at most {MAX_NAME_BYTES} bytes")
 
 
 def _absolute_paths(step: Any, base: Path, file: str) -> Any:

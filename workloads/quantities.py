@@ -1,4 +1,5 @@
-"""Durations, sizes and counts as people write them: `10m`, `2h`, `4GiB`, `1..4`. Used by `spec` field types."""
+"""Durations, sizes, counts and dollars as people write them: `10m`, `2h`, `4GiB`, `1..4`, `$5`. Used by `spec` field
+types and messages."""
 
 from __future__ import annotations
 
@@ -41,6 +42,20 @@ def parse_bytes(value: object) -> int:
     if size < 1:
         raise ValueError(f"expected a size above zero, got {value!r}")
     return int(size)
+
+
+def usd_text(value: float) -> str:
+    """Dollars as people read them, without a power of ten: `$12.35`, `$0.5260`, `<$0.0001`."""
+    if value == 0:
+        return "$0"
+    if 0 < value < 0.00005:
+        return "<$0.0001"
+    return f"${value:.2f}" if value >= 10 else f"${value:.4f}"
+
+
+def exact_usd_text(value: float) -> str:
+    """Dollars as somebody wrote them, without a power of ten: `$5`, `$0.00001`."""
+    return "$" + (f"{value:.12f}".rstrip("0").rstrip(".") if value < 1 else f"{value:.10g}")
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration_s)]

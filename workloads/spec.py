@@ -23,7 +23,7 @@ from pydantic_core import InitErrorDetails
 
 from .quantities import Bytes, CountRange, Duration
 
-Kind = Literal["preprocess", "train", "batch-infer", "serve", "command"]
+Kind = Literal["preprocess", "train", "batch-infer", "serve", "command", "benchmark"]
 Objective = Literal["cost", "balanced", "time"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
@@ -98,6 +98,7 @@ class TextClassification(Model):
     """Hyper-parameters of the built-in text-classification trainer."""
 
     epochs: int = Field(default=3, ge=1, le=1000)
+    max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1, le=65536)
     learning_rate: float = Field(default=2e-5, gt=0, lt=10)
     weight_decay: float = Field(default=0.01, ge=0, lt=1)
@@ -178,6 +179,7 @@ class BatchInfer(WorkloadBase):
     text_column: str = "text"
     label_column: str | None = None
     drop_labels: list[str] = []
+    max_rows: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1, le=65536)
     max_length: int = Field(default=128, ge=4, le=8192)
     precision: Precision = "fp32"
@@ -199,6 +201,12 @@ class Command(WorkloadBase):
     input: dict[Name, str] | str | None = None
 
 
+class Benchmark(WorkloadBase):
+    """Measure the devices it is given: matrix products, copies, launches, all-reduce. `raywise calibrate` runs it."""
+
+    kind: Literal["benchmark"] = "benchmark"
+
+
 class Serve(WorkloadBase):
     """Replicas of a model behind an HTTP endpoint. Not yet runnable: refused at submission."""
 
@@ -207,7 +215,7 @@ class Serve(WorkloadBase):
     entrypoint: Entrypoint | None = None
 
 
-WorkloadSpec = Annotated[Preprocess | Train | BatchInfer | Serve | Command, Field(discriminator="kind")]
+WorkloadSpec = Annotated[Preprocess | Train | BatchInfer | Serve | Command | Benchmark, Field(discriminator="kind")]
 
 
 class Pipeline(Model):

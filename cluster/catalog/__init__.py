@@ -2,7 +2,7 @@
 import; `Catalog.load()` reads.
 """
 
-from .catalog import Catalog, Price, priced
+from .catalog import Catalog, Price, on_spot, priced
 from .tables import InstanceType
 
-__all__ = ["Catalog", "InstanceType", "Price", "priced"]
+__all__ = ["Catalog", "InstanceType", "Price", "on_spot", "priced"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from workloads.errors import Problem, SpecError
 
-from ..types import CPU, DeviceType
+from ..types import CPU, DeviceType, Market
 from .aliases import ALIASES, normalise
 from .tables import KINDS, PRECISIONS, InstanceType, Row, read_tables
 
@@ -22,12 +22,15 @@ STALE_DAYS = 180
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars an hour of one device, on demand, with the instance it was derived from and the date of that price
-    (`2026`, `2026-07` or `2026-07-16`)."""
+    """Dollars an hour of one device, with the instance it was derived from and the date of that price (`2026`,
+    `2026-07` or `2026-07-16`)."""
 
     usd_h: float
     source: str
     as_of: str = ""
+    market: Market = "on-demand"
+    interruptions_per_h: float | None = None
+    """How often the node it is of is taken back in an hour; spot only."""
 
 
 class Catalog:
@@ -40,9 +43,10 @@ class Catalog:
         for alias, name in ALIASES.items():
             if name in self.device_types:
                 self._by_key.setdefault(alias, name)
-        for name, device in self.device_types.items():
-            if device.price_usd_h is None and (price := self.price(name)) is not None:
-                self.device_types[name] = priced(device, price)
+        for name in self.device_types:
+            for market in ("spot", "on-demand"):
+                if (price := self.price(name, market=market)) is not None:
+                    self.device_types[name] = priced(self.device_types[name], price)
 
     @classmethod
     def load(cls, extra: Path | None = None) -> Catalog:
@@ -85,18 +89,29 @@ class Catalog:
         hint = f"did you mean {near[0]}?" if near else "instances are named cloud/type, e.g. aws/g4dn.xlarge"
         raise SpecError(Problem(f"unknown instance type {name!r}", hint=hint))
 
-    def price(self, device: str, instance: str | None = None) -> Price | None:
-        """The on-demand price of one device: that of the named instance, else the cheapest of all instances that have
-        it. For `cpu`, one vCPU of an instance without accelerators. None where nothing is known. Raises SpecError."""
+    def price(self, device: str, instance: str | None = None, market: Market = "on-demand") -> Price | None:
+        """The price of one device: that of the named instance, else what the device's own row says, else the cheapest
+        of all instances that have it. For `cpu`, one vCPU of an instance without accelerators. None where nothing is
+        known; a spot price is then not made up from the other. Raises SpecError."""
         found = self.find(device)
         if found is None:
             return None
         if instance is not None:
-            return _share(self.instance(instance), found.name)
-        if found.price_usd_h is not None:
-            return Price(found.price_usd_h, found.price_source, found.price_as_of)
-        prices = [price for each in self.instances.values() if (price := _share(each, found.name)) is not None]
-        return min(prices, key=lambda price: price.usd_h, default=None)
+            price = _share(self.instance(instance), found.name, market)
+        else:
+            prices = (_share(each, found.name, market) for each in self.instances.values())
+            cheapest = min(filter(None, prices), key=lambda price: price.usd_h, default=None)
+            price = _own(found, market) or cheapest
+        if price is None or market == "on-demand" or price.interruptions_per_h is not None:
+            return price
+        return replace(price, interruptions_per_h=found.interruptions_per_h)
+
+    def interruptions_per_h(self, device: str, instance: str | None = None) -> float | None:
+        """How often a spot node with this device is taken back in an hour: the named instance's, else the device's own.
+        None where neither is known. Raises SpecError."""
+        of_instance = None if instance is None else self.instance(instance).interruptions_per_h
+        found = self.find(device)
+        return of_instance if of_instance is not None or found is None else found.interruptions_per_h
 
     def stale(self, device: DeviceType, today: datetime.date, days: int = STALE_DAYS) -> str | None:
         """A sentence when the price of a device is older than `days` on `today`; None when it is not, or unknown."""
@@ -110,19 +125,42 @@ class Catalog:
 
 
 def priced(device: DeviceType, price: Price) -> DeviceType:
-    """The device type at this price."""
+    """The device type at this price. A spot price is kept beside the one on demand, which it does not replace."""
+    if price.market == "spot":
+        return replace(device, spot_price_usd_h=price.usd_h, interruptions_per_h=price.interruptions_per_h)
     return replace(device, price_usd_h=price.usd_h, price_source=price.source, price_as_of=price.as_of)
 
 
-def _share(instance: InstanceType, device: str) -> Price | None:
-    total = instance.price_on_demand_usd_h
+def on_spot(device: DeviceType, price: Price | None) -> DeviceType:
+    """The device type as it is on a spot node: at this price, unpriced where it is None."""
+    if price is None:
+        none = replace(device, price_usd_h=None, price_source="", price_as_of="")
+        return replace(none, spot_price_usd_h=None, market="spot")
+    at_price = replace(device, price_usd_h=price.usd_h, price_source=f"{price.source} spot", price_as_of=price.as_of)
+    return replace(priced(at_price, price), market="spot")
+
+
+def _own(device: DeviceType, market: Market) -> Price | None:
+    """The price that a device's own row in the catalog gives."""
+    if market == "spot":
+        spot = device.spot_price_usd_h
+        return None if spot is None else Price(spot, device.source, "", market, device.interruptions_per_h)
+    usd_h = device.price_usd_h
+    return None if usd_h is None else Price(usd_h, device.price_source, device.price_as_of)
+
+
+def _share(instance: InstanceType, device: str, market: Market) -> Price | None:
+    spot = market == "spot"
+    total = instance.price_spot_usd_h if spot else instance.price_on_demand_usd_h
     if device == CPU:
         units = instance.vcpus if instance.device_count == 0 else None
     else:
         units = float(instance.device_count) if instance.device == device else None
     if total is None or not units:
         return None
-    return Price(total / units, instance.name, instance.as_of)
+    # The date of an instance's row is that of its price on demand; spot prices move by the hour.
+    as_of, interruptions = ("", instance.interruptions_per_h) if spot else (instance.as_of, None)
+    return Price(total / units, instance.name, as_of, market, interruptions)
 
 
 def _last_day(as_of: str) -> datetime.date | None:
@@ -191,6 +229,8 @@ def _device_type(values: Mapping[str, Any]) -> DeviceType:
         price_usd_h=price,
         price_source="" if price is None else values.get("source", ""),
         price_as_of="" if price is None else values.get("as_of", ""),
+        spot_price_usd_h=values.get("spot_price_usd_h"),
+        interruptions_per_h=values.get("interruptions_per_h"),
         source=values.get("source", ""),
     )
 
@@ -207,6 +247,7 @@ def _instance_type(values: Mapping[str, Any]) -> InstanceType:
         network_bytes_s=values.get("network_gbit_s"),
         price_on_demand_usd_h=values.get("price_on_demand_usd_h"),
         price_spot_usd_h=values.get("price_spot_usd_h"),
+        interruptions_per_h=values.get("interruptions_per_h"),
         source=values.get("source", ""),
         as_of=values.get("as_of", ""),
     )

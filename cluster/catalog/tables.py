@@ -37,6 +37,8 @@ DEVICE_COLUMNS: Mapping[str, float | None] = {
     "power_watts": 1.0,
     "year": 1.0,
     "price_usd_h": 1.0,
+    "spot_price_usd_h": 1.0,
+    "interruptions_per_h": 1.0,
     "source": _TEXT,
     "as_of": _TEXT,
 }
@@ -51,9 +53,32 @@ INSTANCE_COLUMNS: Mapping[str, float | None] = {
     "network_gbit_s": GIGA / BITS_PER_BYTE,
     "price_on_demand_usd_h": 1.0,
     "price_spot_usd_h": 1.0,
+    "interruptions_per_h": 1.0,
     "source": _TEXT,
     "as_of": _TEXT,
 }
+
+# Least and most that a column may hold, in its own unit. Generous: they catch a slipped unit (bytes for GB, FLOP/s for
+# TFLOP/s, cents for dollars) and the zero that was written for "not known".
+_RATE = (1e-6, 1e8)
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "memory_gb": (1e-3, 1e5),
+    "memory_bandwidth_gb_s": _RATE,
+    **dict.fromkeys(PRECISIONS.values(), _RATE),
+    "interconnect_gb_s": _RATE,
+    "power_watts": (0.1, 1e5),
+    "year": (1970, 2100),
+    "price_usd_h": (0, 1000),
+    "spot_price_usd_h": (0, 1000),
+    "interruptions_per_h": (0, 60),
+    "vcpus": (0.01, 1e5),
+    "memory_gib": (1e-3, 1e6),
+    "device_count": (0, 1e5),
+    "network_gbit_s": (1e-3, 1e6),
+    "price_on_demand_usd_h": (0, 10_000),
+    "price_spot_usd_h": (0, 10_000),
+}
+WHOLE = ("device_count", "year")
 
 Cells = dict[str, str]
 
@@ -72,6 +97,8 @@ class InstanceType:
     network_bytes_s: float | None = None
     price_on_demand_usd_h: float | None = None
     price_spot_usd_h: float | None = None
+    interruptions_per_h: float | None = None
+    """How often one of them on spot is taken back in an hour."""
     source: str = ""
     as_of: str = ""
 
@@ -176,21 +203,32 @@ def _convert(file: str, line: int, cells: Cells, columns: Mapping[str, float | N
             problems.append(row.problem(column, "unknown column", hint))
         elif cell:
             unit = columns[column]
-            value = cell if unit is None else _number(cell, unit)
-            if value is None:
-                problems.append(
-                    row.problem(
-                        column, f"expected a number of zero or more, got {cell!r}", "leave unknown values empty"
-                    )
-                )
+            number = None if unit is None else _number(cell)
+            wrong = None if unit is None else _wrong(column, cell, number)
+            if wrong is not None:
+                problems.append(row.problem(column, wrong, "leave unknown values empty"))
+            elif number is None or unit is None:
+                values[column] = cell
             else:
-                values[column] = value
+                values[column] = number * unit
     return row
 
 
-def _number(cell: str, unit: float) -> float | None:
+def _number(cell: str) -> float | None:
     try:
         number = float(cell)
     except ValueError:
         return None
-    return number * unit if math.isfinite(number) and number >= 0 else None
+    return number if math.isfinite(number) else None
+
+
+def _wrong(column: str, cell: str, number: float | None) -> str | None:
+    """Why a number cannot be what its column says it is."""
+    if number is None or number < 0:
+        return f"expected a number of zero or more, got {cell!r}"
+    low, high = LIMITS[column]
+    if not low <= number <= high:
+        return f"{cell} cannot be: {column} is from {low:g} to {high:g}"
+    if column in WHOLE and not number.is_integer():
+        return f"expected a whole number, got {cell!r}"
+    return None

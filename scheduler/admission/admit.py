@@ -13,6 +13,7 @@ from cluster.catalog import Catalog
 from cluster.types import Snapshot
 from workloads.errors import Problem, SpecError
 from workloads.loading import Submission, resolve_references
+from workloads.quantities import exact_usd_text, usd_text
 from workloads.remote import is_remote
 from workloads.spec import WorkloadSpec
 
@@ -160,6 +161,7 @@ def _check_all(
             if isinstance(folder, Problem):
                 raise SpecError(folder)
             outputs[step.name] = folder
+            promised.outputs.add(folder)
             spec = spec.model_copy(update={"output": folder})
             _refuse(too_long_paths(spec))
             if named is not None:  # one of our own is a new folder
@@ -209,8 +211,8 @@ def _pipeline_limits(submission: Submission, admitted: list[_Admitted]) -> list[
     if submission.budget_usd is not None and None not in cheapest:
         total = sum(value for value in cheapest if value is not None)
         if total > submission.budget_usd:
-            message = f"no configuration of the steps costs ${submission.budget_usd:g} or less together"
-            problems.append(Problem(message, "budget_usd", f"the cheapest is about ${total:.4f}", submission.file))
+            message = f"no configuration of the steps costs {exact_usd_text(submission.budget_usd)} or less together"
+            problems.append(Problem(message, "budget_usd", f"the cheapest is about {usd_text(total)}", submission.file))
     if submission.deadline is not None and None not in fastest:
         longest = max(value for value in fastest if value is not None)
         if longest > submission.deadline:

@@ -11,11 +11,13 @@ from pathlib import Path
 from cluster.catalog import Catalog
 from cluster.types import Snapshot
 from workloads.errors import Problem, SpecError
+from workloads.quantities import exact_usd_text, usd_text
 from workloads.spec import Resources, WorkloadSpec
 
 from ..estimate.work import Work
 from ..types import Estimate
 from .code import code_files
+from .entrypoint import missing_name
 
 CHECKPOINTS_KEPT = 3
 """Two kept and one being written."""
@@ -70,8 +72,10 @@ def limits(spec: WorkloadSpec, estimates: Sequence[Estimate]) -> list[Problem]:
         priced = [(e.money.total_usd, e) for e in possible if e.money is not None]
         if priced and len(priced) == len(possible) and min(cost for cost, _ in priced) > spec.budget_usd:
             cost, nearest = min(priced, key=lambda item: item[0])
-            hint = f"the cheapest is {nearest.configuration} at about ${cost:.4f}"
-            problems.append(Problem(f"no configuration costs ${spec.budget_usd:g} or less", "budget_usd", hint))
+            hint = f"the cheapest is {nearest.configuration} at about {usd_text(cost)}"
+            problems.append(
+                Problem(f"no configuration costs {exact_usd_text(spec.budget_usd)} or less", "budget_usd", hint)
+            )
     if spec.deadline is not None:
         timed = [(e.seconds, e) for e in possible if e.seconds is not None]
         if timed and len(timed) == len(possible) and min(seconds for seconds, _ in timed) > spec.deadline:
@@ -116,11 +120,14 @@ def code(spec: WorkloadSpec) -> list[Problem]:
         return error.problems
     if entrypoint is None:
         return []
-    module = entrypoint.partition(":")[0].replace(".", "/")
-    if not any((folder / name).is_file() for name in (f"{module}.py", f"{module}/__init__.py")):
+    module, _, name = entrypoint.partition(":")
+    inner = module.replace(".", "/")
+    path = next((folder / each for each in (f"{inner}/__init__.py", f"{inner}.py") if (folder / each).is_file()), None)
+    if path is None:
         here = ", ".join(sorted(path.stem for path in folder.glob("*.py"))) or "no Python file"
-        return [Problem(f"{folder} has no module {entrypoint.partition(':')[0]}", "entrypoint", f"it has: {here}")]
-    return []
+        return [Problem(f"{folder} has no module {module}", "entrypoint", f"it has: {here}")]
+    problem = missing_name(path, name)
+    return [problem] if problem is not None else []
 
 
 def _existing(path: Path) -> Path:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from workloads.bodies.batching import steps_per_epoch, total_steps
 from workloads.errors import Problem, SpecError
 from workloads.models import is_hub_id, resolve_model
-from workloads.spec import BatchInfer, Command, Preprocess, Serve, Train, WorkloadSpec
+from workloads.spec import BatchInfer, Benchmark, Command, Precision, Preprocess, Serve, Train, WorkloadSpec
 
 from ..engine.profiler import Upstream
-from ..estimate.model_profile import profile_model
-from ..estimate.work import ModelProfile, Work
+from ..estimate.model_profile import Untraceable, profile_model
+from ..estimate.profile import ModelProfile
+from ..estimate.work import Work
 from .shapes import Promised, Shape, inspect, local_model, shape_of, tokenised_splits
 
+BENCHMARK_S = 10.0
+"""What the benchmark body keeps to on each device."""
 BYTES_PER_TOKEN = 4.0
 """Of a tokenised row in Parquet: an int32 a token, before compression."""
 
@@ -36,6 +40,9 @@ class FileProfiler:
             case Command():
                 digest = hashlib.sha256(spec.command.encode()).hexdigest()[:8]  # another command of the name is another
                 return Work("command", family=f"{spec.name}-{digest}", declared_s=spec.expected_runtime)
+            case Benchmark():
+                seconds = BENCHMARK_S * spec.resources.count_range.low  # a host measures its shards in turn
+                return Work("benchmark", family="benchmark", declared_s=spec.expected_runtime or seconds)
             case Serve():
                 raise SpecError(Problem("serving is not there yet", "kind", "use batch-infer for a table of rows"))
 
@@ -61,7 +68,7 @@ class FileProfiler:
         rates = [shape.rows_per_core_s for shape in shapes.values() if shape.rows_per_core_s]
         return Work(
             "preprocess",
-            family=spec.name if spec.entrypoint else "tokenise",
+            family=_family(spec.name, spec.entrypoint) if spec.entrypoint else "tokenise",
             samples=rows,
             rows_per_core_s=min(rates) if rates else None,
             declared_s=spec.expected_runtime,
@@ -72,10 +79,15 @@ class FileProfiler:
         if spec.output is not None and spec.model is not None:
             self._promised.models[spec.output] = spec.model
         if spec.entrypoint is not None:
-            return Work("train", family=spec.name, precision=spec.precision, declared_s=spec.expected_runtime)
+            family = _family(spec.name, spec.entrypoint)
+            return Work("train", family=family, precision=spec.precision, declared_s=spec.expected_runtime)
         assert spec.input is not None
         assert spec.model is not None
-        profile = _profile(self._promised.model(spec.model))
+        model = self._promised.model(spec.model)
+        if self._promised.unwritten(spec.input) and spec.input not in self._promised.splits:
+            _require_model(model)
+            return self._later("train", spec.name, spec.precision, spec.expected_runtime)
+        profile, host_profile, note = _profiles(model, training=True, precision=spec.precision)
         splits = tokenised_splits(spec.input, self._promised)
         if "train" not in splits or "validation" not in splits:
             raise SpecError(
@@ -84,27 +96,39 @@ class FileProfiler:
         parameters = spec.text_classification
         train, validation = splits["train"], splits["validation"]
         tokens = min(train.mean_tokens or parameters.max_length, float(parameters.max_length))
+        batch_size = min(parameters.batch_size, max(train.rows, 1))
+        rows = max(train.rows, 1)
+        steps = total_steps(rows, batch_size, parameters.epochs, parameters.max_steps)
+        full, rest = divmod(steps, steps_per_epoch(rows, batch_size))
         return Work(
             "train",
-            family=profile.family,
+            family=profile.family if profile else spec.name,
             precision=spec.precision,
-            samples=float(train.rows * parameters.epochs),
-            evaluation_samples=float(validation.rows * parameters.epochs),
+            samples=float(min(train.rows * parameters.epochs, full * train.rows + rest * batch_size)),
+            evaluation_samples=float(validation.rows * (full + (rest > 0))),
             tokens_per_sample=tokens,
-            batch_size=min(parameters.batch_size, max(train.rows, 1)),
+            batch_size=batch_size,
             profile=profile,
+            host_profile=host_profile,
             declared_s=spec.expected_runtime,
-            output_bytes=profile.parameters * 4.0,
+            checkpoint_every_s=spec.checkpoint_every,
+            output_bytes=profile.parameters * 4.0 if profile else 0.0,
+            note=note,
         )
 
     def _infer(self, spec: BatchInfer) -> Work:
+        shape = self._promised.table(spec.input)
+        if shape is None and self._promised.unwritten(spec.input):
+            if spec.model is not None and spec.entrypoint is None:
+                _require_model(self._promised.model(spec.model))
+            return self._later("batch-infer", spec.name, spec.precision, spec.expected_runtime)
         if spec.entrypoint is not None:
-            info = inspect(spec.input, "input", None, None)
-            return Work("batch-infer", spec.name, spec.precision, info.rows, declared_s=spec.expected_runtime)
+            rows = shape.rows if shape is not None else inspect(spec.input, "input", None, None).rows
+            family = _family(spec.name, spec.entrypoint)
+            return Work("batch-infer", family, spec.precision, _at_most(rows, spec), declared_s=spec.expected_runtime)
         assert spec.model is not None
         base = self._promised.model(spec.model)
-        profile = _profile(base)
-        shape = self._promised.table(spec.input)
+        profile, host_profile, note = _profiles(base, training=False, precision=spec.precision)
         if shape is None:
             info = inspect(spec.input, "input", spec.text_column, spec.label_column)
             shape = shape_of(info, base, spec.max_length, frozenset(spec.drop_labels))
@@ -112,24 +136,49 @@ class FileProfiler:
             raise SpecError(Problem(f"{spec.input} has no rows", "input"))
         return Work(
             "batch-infer",
-            family=profile.family,
+            family=profile.family if profile else spec.name,
             precision=spec.precision,
-            samples=float(shape.rows),
+            samples=_at_most(shape.rows, spec),
             tokens_per_sample=shape.mean_tokens,
             batch_size=spec.batch_size,
             profile=profile,
+            host_profile=host_profile,
             declared_s=spec.expected_runtime,
-            output_bytes=float(shape.size_bytes),
+            output_bytes=shape.size_bytes * _at_most(shape.rows, spec) / shape.rows,
+            note=note,
         )
 
+    @staticmethod
+    def _later(kind: str, family: str, precision: str, declared_s: float | None) -> Work:
+        """Work on what an earlier step is going to write: it is measured when that is there."""
+        note = "its input is not written yet: predicted when the step before is done"
+        return Work(kind, family=family, precision=precision, declared_s=declared_s, note=note)
 
-def _profile(model: str) -> ModelProfile:
+
+def _at_most(rows: int, spec: BatchInfer) -> float:
+    return float(rows if spec.max_rows is None else min(rows, spec.max_rows))
+
+
+def _family(name: str, entrypoint: str) -> str:
+    """What is learnt of the user's own code is kept for that code."""
+    return f"{name}-{hashlib.sha256(entrypoint.encode()).hexdigest()[:8]}"
+
+
+def _profiles(
+    model: str, *, training: bool, precision: Precision
+) -> tuple[ModelProfile | None, ModelProfile | None, str]:
+    """The model as it runs on an accelerator and on a host, or why it cannot be traced: its speed is then only known
+    from earlier runs or from the user. Raises SpecError where there is no such model."""
     _require_model(model)
     try:
-        return profile_model(local_model(model))
+        on_device = profile_model(local_model(model), training=training, precision=precision)
+        on_host = profile_model(local_model(model), training=training, precision=precision, accelerator=False)
+    except Untraceable as error:
+        return None, None, f"the model cannot be traced ({error}): no prediction before it has run"
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise SpecError(Problem(f"model {model} cannot be built: {reason}", "model")) from None
+    return on_device, on_host if training else None, ""
 
 
 def _require_model(model: str) -> None:

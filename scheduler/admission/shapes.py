@@ -43,6 +43,14 @@ class Promised:
     """Output folder of a preprocess step -> its splits."""
     models: dict[str, str] = field(default_factory=dict)
     """Output folder of a train step -> the model it starts from."""
+    outputs: set[str] = field(default_factory=set)
+    """Output folders of all earlier steps."""
+
+    def unwritten(self, path: str) -> bool:
+        """Whether a path lies in the output of an earlier step that has not written it yet."""
+        path = path.removeprefix("file://").rstrip("/")
+        inside = any(path == folder or path.startswith(f"{folder}/") for folder in self.outputs)
+        return inside and not Path(path).exists()
 
     def table(self, path: str) -> Shape | None:
         """The shape of a promised split, e.g. `<output>/test`."""
@@ -81,7 +89,11 @@ def shape_of(info: TableInfo, model: str, max_length: int, drop: frozenset[str] 
     labels = frozenset(label for label, _ in info.labels) - drop
     if not texts:
         return Shape(info.rows - dropped, None, info.size_bytes, None, labels)
-    tokenizer = _tokenizer(resolve_model(local_model(model)))
+    try:
+        tokenizer = _tokenizer(resolve_model(local_model(model)))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SpecError(Problem(f"the tokenizer of model {model} cannot be built: {reason}", "model")) from None
     tokenizer(texts[:8])  # the first call builds tables
     start = time.perf_counter()
     lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]

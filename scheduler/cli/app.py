@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from cluster.log_noise import without_noise
 from dashboards import terminal
 from scheduler.client import Client, NoService, Refused
-from workloads.errors import Problem, SpecError
+from workloads.errors import SpecError
+from workloads.refusals import not_a_file
 
+from . import calibrate as calibrate_command
 from . import demo as demo_command
 from . import lifecycle
+from . import profile as profile_command
 from .common import (
     BAD_INPUT,
     FAILED,
@@ -22,14 +27,16 @@ from .common import (
     HomeOption,
     JsonFlag,
     SetOption,
+    WideFlag,
     client_of,
     console,
-    fail,
     friendly,
     home_of,
     print_json,
+    screen,
 )
 from .offline import offline_plan
+from .waiting import wait_for
 
 app = typer.Typer(
     name="raywise",
@@ -37,10 +44,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
 app.command("up")(lifecycle.up)
 app.command("down")(lifecycle.down)
 app.command("demo")(demo_command.demo)
+app.command("calibrate")(calibrate_command.calibrate)
+app.command("profile")(profile_command.profile)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file with a workload or a pipeline.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A workload's or a pipeline's id.")]
@@ -53,6 +64,7 @@ def plan(
     cluster: Annotated[Path | None, typer.Option(help="Plan for this cluster definition, without a service.")] = None,
     catalog: CatalogOption = None,
     json_: JsonFlag = False,
+    wide: WideFlag = False,
     home: HomeOption = None,
 ) -> None:
     """Show what each step would run on, how long and for how much, without running it. Needs no cluster."""
@@ -64,7 +76,9 @@ def plan(
     console.print(f"Plan for [bold]{answer['name']}[/bold] by policy {answer['policy']}, on {answer['cluster']}")
     for step in answer["steps"]:
         title = f"{step['name']} ({step['kind']})" + (f" after {', '.join(step['needs'])}" if step["needs"] else "")
-        console.print(terminal.options_table(title, step, emulated))
+        screen(wide).print(terminal.options_table(title, step, emulated))
+    for note in answer.get("notes", []):
+        console.print(f"note: {note}", style="yellow", markup=False)
 
 
 def _plan(
@@ -91,55 +105,35 @@ def submit(
     """Submit a workload or a pipeline."""
     with client_of(home) as client:
         answer = client.submit(_existing(file), set_ or [])
-        if not wait:
-            if json_:
-                print_json(answer)
-            else:
-                console.print(f"submitted [bold]{answer['id']}[/bold]; see `raywise show {answer['id']}`")
-            return
-        try:
-            view = client.wait(answer["id"], on_update=None if json_ else _Ticker())
-        except KeyboardInterrupt:
-            fail(
-                f"stopped waiting; {answer['id']} goes on. `raywise show {answer['id']}` follows it, "
-                f"`raywise cancel {answer['id']}` ends it",
-                130,
-            )
-        _finish(view, json_)
+        said = f"submitted [bold]{answer['id']}[/bold]; see `raywise show {answer['id']}`"
+        if wait:
+            _finish(wait_for(client, answer["id"], quiet=json_, first=said), json_)
+        elif json_:
+            print_json(answer)
+        else:
+            console.print(said)
 
 
 def _finish(view: Any, as_json: bool) -> None:
     if as_json:
         print_json(view)
     else:
-        console.print(terminal.report_table(view["workloads"]))
+        _report(view["workloads"], console)
     if any(workload["state"] != "succeeded" for workload in view["workloads"]):
         raise typer.Exit(FAILED)
 
 
-class _Ticker:
-    """Prints a line for each workload whose progress changed, at most every few seconds on a plain stream."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, str] = {}
-        self._printed_s: dict[str, float] = {}
-
-    def __call__(self, view: Any) -> None:
-        for workload in view["workloads"]:
-            state = workload["state"]
-            due = time.monotonic() - self._printed_s.get(workload["id"], 0.0) > 5 and state == "running"
-            if self._last.get(workload["id"]) != state or due:
-                self._last[workload["id"]] = state
-                self._printed_s[workload["id"]] = time.monotonic()
-                if state != "pending":
-                    console.print(terminal.live_line(workload), markup=False)
+def _report(workloads: Any, printer: Console) -> None:
+    """The table, limits, and where the outputs and the logs are."""
+    printer.print(terminal.report_table(workloads))
+    for line in (*terminal.limit_lines(workloads), *terminal.output_lines(workloads)):
+        printer.print(line, soft_wrap=True, markup=False)
 
 
 def _existing(file: Path) -> Path:
-    if not file.is_file():
-        from workloads.loading import near_files
-
-        raise SpecError(Problem("file does not exist", file=str(file), hint=near_files(file)))
+    problem = not_a_file(file)
+    if problem is not None:
+        raise SpecError(problem)
     return file
 
 
@@ -148,6 +142,7 @@ def list_(
     state: Annotated[str | None, typer.Option(help="Only these states, separated by commas.")] = None,
     limit: Annotated[int, typer.Option(help="At most the newest so many.")] = 50,
     json_: JsonFlag = False,
+    wide: WideFlag = False,
     home: HomeOption = None,
 ) -> None:
     """List workloads, oldest first."""
@@ -156,7 +151,7 @@ def list_(
     if json_:
         print_json({"workloads": workloads})
     elif workloads:
-        console.print(terminal.workloads_table(workloads))
+        screen(wide).print(terminal.workloads_table(workloads))
     else:
         console.print("no workloads" + (f" in state {state}" if state else "; submit one with `raywise submit FILE`"))
 
@@ -166,6 +161,7 @@ def show(
     workload_id: IdArgument,
     events: Annotated[bool, typer.Option("--events", help="Also what happened, line by line.")] = False,
     json_: JsonFlag = False,
+    wide: WideFlag = False,
     home: HomeOption = None,
 ) -> None:
     """Show a workload or a pipeline: state, placement, predicted and measured, outputs."""
@@ -176,9 +172,7 @@ def show(
     if json_:
         print_json(view)
         return
-    console.print(terminal.report_table(view["workloads"]))
-    for workload in view["workloads"]:
-        console.print(f"{workload['name']}: {workload['output']}", soft_wrap=True)
+    _report(view["workloads"], screen(wide))
     for event in view.get("events", []):
         at = time.strftime("%H:%M:%S", time.localtime(event["at_s"]))
         console.print(
@@ -190,18 +184,20 @@ def show(
 def logs(
     workload_id: IdArgument,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it has ended.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Also what Ray itself writes at every start.")] = False,
     json_: JsonFlag = False,
     home: HomeOption = None,
 ) -> None:
     """Print what a workload printed, or each workload of a pipeline."""
     with client_of(home) as client:
-        printer = _LogPrinter()
+        printer = _LogPrinter(raw=raw)
         while True:
             workloads = client.show(workload_id)["workloads"]
             texts = {workload["id"]: client.logs(workload["id"]) for workload in workloads}
+            last = not follow or all(workload["ended"] for workload in workloads)
             if not json_:
-                printer.print(texts)
-            if not follow or all(workload["ended"] for workload in workloads):
+                printer.print(texts, last=last)
+            if last:
                 break
             try:
                 time.sleep(1.0)
@@ -212,24 +208,33 @@ def logs(
 
 
 class _LogPrinter:
-    """Prints what is new in each workload's log; with several, a line with the id wherever another one goes on."""
+    """Prints what is new in each workload's log; with several, a line with the id wherever another one goes on. Without
+    `raw`, what Ray itself writes at every start is left out, which can be told of whole lines only."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
+        self._raw = raw
         self._shown: dict[str, str] = {}
         self._last: str | None = None
 
-    def print(self, texts: dict[str, str]) -> None:
-        """Print what came since the last call."""
+    def print(self, texts: dict[str, str], *, last: bool = True) -> None:
+        """Print what came since the previous call. Unless it is the last one, a line that has not ended waits."""
         for workload_id, text in texts.items():
-            before = self._shown.get(workload_id, "")
-            new = text.removeprefix(before) if text.startswith(before) else text  # the log of another attempt
-            self._shown[workload_id] = text
-            if new and len(texts) > 1 and workload_id != self._last:
-                sys.stdout.write(f"=== {workload_id}\n")
-            if new:
-                self._last = workload_id
-                sys.stdout.write(new)
+            known = self._shown.get(workload_id, "")
+            whole = text if self._raw or last else text[: text.rfind("\n") + 1]
+            if len(whole) <= len(known) and known.startswith(whole):
+                continue  # nothing new, or less than before: the cluster that had the rest is gone
+            self._shown[workload_id] = whole
+            new = whole.removeprefix(known)
+            self._write(workload_id, new if self._raw else without_noise(new), several=len(texts) > 1)
         sys.stdout.flush()
+
+    def _write(self, workload_id: str, text: str, *, several: bool) -> None:
+        if not text:
+            return
+        if several and workload_id != self._last:
+            sys.stdout.write(f"=== {workload_id}\n")
+        self._last = workload_id
+        sys.stdout.write(text)
 
 
 @app.command()
@@ -244,7 +249,7 @@ def cancel(workload_id: IdArgument, json_: JsonFlag = False, home: HomeOption = 
 
 
 @app.command()
-def explain(workload_id: IdArgument, json_: JsonFlag = False, home: HomeOption = None) -> None:
+def explain(workload_id: IdArgument, json_: JsonFlag = False, wide: WideFlag = False, home: HomeOption = None) -> None:
     """Say why a workload runs where it does, or why it waits: every configuration with its money or a reason."""
     with client_of(home) as client:
         answer = client.explain(workload_id)
@@ -255,20 +260,22 @@ def explain(workload_id: IdArgument, json_: JsonFlag = False, home: HomeOption =
     for workload in answer["workloads"]:
         title = f"{workload['name']} ({workload['kind']}, {workload['state']})"
         if workload["options"]:
-            console.print(terminal.options_table(title, workload, emulated))
+            screen(wide).print(terminal.options_table(title, workload, emulated))
         else:
-            console.print(f"[bold]{title}[/bold]: {workload['message'] or workload['summary']}")
+            console.print(f"{title}: {workload['message'] or workload['summary']}", markup=False)
+    for line in terminal.limit_lines(answer["workloads"]):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 @app.command()
-def devices(json_: JsonFlag = False, home: HomeOption = None) -> None:
+def devices(json_: JsonFlag = False, wide: WideFlag = False, home: HomeOption = None) -> None:
     """List the cluster's device types: how many, how many free, at what price."""
     with client_of(home) as client:
         answer = client.devices()
     if json_:
         print_json(answer)
         return
-    console.print(terminal.devices_table(answer))
+    screen(wide).print(terminal.devices_table(answer))
     for warning in answer["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
-from rich.table import Table
+from rich.console import Console
 
 from dashboards import terminal
-from dashboards.text import duration, error_percent, percent
+from dashboards.text import dollars, duration, percent
 from scheduler.client import Client
 from scheduler.service.home import Home, ServiceInfo
 
 from . import lifecycle
 from .common import FAILED, HomeOption, SetOption, console, fail, friendly, home_of
+from .waiting import follow
 
 STOP_PATIENCE_S = 30.0
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "support-triage.yaml"
@@ -42,10 +42,10 @@ def demo(
         answer = client.submit(spec, [*fitting, *(set_ or [])])
         console.print(f"submitted [bold]{answer['id']}[/bold] from {spec}")
         try:
-            view = _follow(client, answer["id"], emulated)
+            view = follow(client, answer["id"], before=_Decisions(emulated))
         except KeyboardInterrupt:
             fail(_interrupt(client, answer["id"]), 130)
-        ok = _report(client, folder, view, emulated)
+        ok = _report(client, folder, view)
     if not ok:
         raise typer.Exit(FAILED)
 
@@ -95,45 +95,18 @@ def _service(folder: Home, *, keep: bool) -> Iterator[ServiceInfo]:
             console.print(f"stopped: {', '.join(stopped)}")
 
 
-def _follow(client: Client, pipeline_id: str, emulated: set[str]) -> Any:
-    """Show each step's table of configurations when it is decided, then its progress until all have ended."""
-    shown: set[str] = set()
-    lines: dict[str, str] = {}
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+class _Decisions:
+    """Shows each step's table of configurations when it has been decided."""
 
-        def update(view: Any) -> None:
-            for workload in view["workloads"]:
-                if workload["id"] not in shown and workload["started_s"] is not None:
-                    shown.add(workload["id"])
-                    title = f"{workload['name']} ({workload['kind']}): the configurations that were weighed"
-                    live.console.print(terminal.options_table(title, _explanation(workload), emulated))
-                _print_milestones(live.console, workload, lines)
-            live.update(_running(view))
+    def __init__(self, emulated: set[str]) -> None:
+        self._emulated = emulated
+        self._shown: set[str] = set()
 
-        return client.wait(pipeline_id, on_update=update, interval_s=0.5)
-
-
-def _print_milestones(printer: Any, workload: Any, lines: dict[str, str]) -> None:
-    """A lasting line when a step's state changes and every few seconds on a stream that cannot be redrawn."""
-    state = workload["state"]
-    moved = lines.get(workload["id"]) != state
-    if printer.is_interactive:
-        due = moved and state not in ("pending", "queued")
-    else:
-        tick = f"{state} {int(time.time() // 5)}" if state == "running" else state
-        due = lines.get(f"{workload['id']} tick") != tick and state not in ("pending", "queued")
-        lines[f"{workload['id']} tick"] = tick
-    if due:
-        printer.print(terminal.live_line(workload), markup=False)
-    lines[workload["id"]] = state
-
-
-def _running(view: Any) -> Table:
-    table = Table.grid(padding=(0, 1))
-    for workload in view["workloads"]:
-        if workload["state"] in ("queued", "starting", "running", "stopping"):
-            table.add_row(terminal.live_line(workload))
-    return table
+    def __call__(self, printer: Console, workload: Any) -> None:
+        if workload["id"] not in self._shown and workload["started_s"] is not None:
+            self._shown.add(workload["id"])
+            title = f"{workload['name']} ({workload['kind']}): the configurations that were weighed"
+            printer.print(terminal.options_table(title, _explanation(workload), self._emulated))
 
 
 def _explanation(workload: Any) -> dict[str, Any]:
@@ -144,16 +117,15 @@ def _explanation(workload: Any) -> dict[str, Any]:
     return {"chosen": chosen, "summary": workload["explanation"] or "", "options": workload["options"]}
 
 
-def _report(client: Client, folder: Home, view: Any, emulated: set[str]) -> bool:
+def _report(client: Client, folder: Home, view: Any) -> bool:
     """The final table, where the outputs lie, and how far off the predictions were, this time and before."""
     workloads = view["workloads"]
-    console.print(terminal.report_table(workloads, emulated))
-    for workload in workloads:
-        if workload["state"] == "succeeded":
-            console.print(f"{workload['name']}: {workload['output']}", soft_wrap=True)
+    console.print(terminal.report_table(workloads))
+    for line in terminal.output_lines(workloads):
+        console.print(line, soft_wrap=True, markup=False)
     seconds = sum(workload["run_s"] for workload in workloads)
     cost = sum(workload["cost_usd"] or 0.0 for workload in workloads)
-    console.print(f"devices held for {duration(seconds)} in all, ${cost:.4f}")
+    console.print(f"devices held for {duration(seconds)} in all, {dollars(cost)}")
     console.print(_errors(client, folder, view))
     return all(workload["state"] == "succeeded" for workload in workloads)
 
@@ -164,7 +136,7 @@ def _errors(client: Client, folder: Home, view: Any) -> str:
     by_pipeline: dict[str, list[float]] = {}
     for workload in client.list(state="succeeded", limit=1000):
         pipeline = workload["pipeline_id"] or ""
-        error = error_percent(workload["run_s"], workload["predicted_s"])
+        error = terminal.off_by(workload)
         if pipeline.rsplit("-", 1)[0] == name and error is not None:
             by_pipeline.setdefault(pipeline, []).append(error)
     means = [(pipeline, sum(errors) / len(errors)) for pipeline, errors in by_pipeline.items()]

@@ -22,7 +22,7 @@ from scheduler.service.home import Home, ServiceInfo, ServiceRunning
 from scheduler.service.runtime import clean_environment
 from workloads.errors import RaywiseError
 
-from .common import BAD_INPUT, CatalogOption, HomeOption, console, fail, friendly, home_of
+from .common import BAD_INPUT, CatalogOption, HomeOption, console, doing, fail, friendly, home_of
 
 START_PATIENCE_S = 180.0
 STOP_PATIENCE_S = 40.0
@@ -59,7 +59,13 @@ def up(
         if address is None:
             ClusterDefinition.load(cluster, known)
         if detach:
-            info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy)
+            what = (
+                f"the service for the cluster at {address}"
+                if address
+                else "a Ray cluster on this machine, and the service"
+            )
+            with doing(f"starting {what} (usually under a minute; {folder.log} tells more)"):
+                info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy)
             _greet(info, folder)
         else:
             _foreground(folder, address, cluster, dashboard_url, catalog, port, policy)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
+from cluster.types import Snapshot
 from scheduler.admission import plan_steps
 from scheduler.estimate.calibration import Calibration
+from scheduler.estimate.device_rates import DeviceRates, with_measured_rates
 from scheduler.policy import create
 from scheduler.service import views
 from scheduler.service.home import Home
@@ -17,27 +19,44 @@ from scheduler.store import Store
 from workloads.loading import load_file
 
 
+class OfflineCluster(NamedTuple):
+    """A cluster that nobody started, with what an earlier service of this home has learnt."""
+
+    catalog: Catalog
+    snapshot: Snapshot
+    calibration: Calibration
+    name: str
+
+    @classmethod
+    def of(cls, definition: Path | None, home: Home, own_catalog: Path | None = None) -> OfflineCluster:
+        """The definition's, the one that ships where None. Raises SpecError."""
+        catalog = Catalog.load(own_catalog)
+        cluster = ClusterDefinition.load(definition, catalog)
+        calibration, rates = _learnt(home)
+        snapshot = with_measured_rates(cluster.snapshot(host_rates(home), catalog), rates)
+        return cls(catalog, snapshot, calibration, f"the cluster of {definition}" if definition else LOCAL)
+
+
+LOCAL = "the local emulated cluster"
+
+
 def offline_plan(
     file: Path, overrides: list[str], definition: Path | None, home: Home, own_catalog: Path | None = None
 ) -> tuple[dict[str, Any], set[str]]:
-    """The plan on the definition's cluster (the one that ships where None), and its emulated device types. What an
-    earlier service of this home has learnt is used."""
+    """The plan on such a cluster, and its emulated device types."""
     submission = load_file(file, overrides)
-    catalog = Catalog.load(own_catalog)
-    cluster = ClusterDefinition.load(definition, catalog)
-    snapshot = cluster.snapshot(host_rates(home), catalog)
-    steps = plan_steps(submission, create("market"), catalog=catalog, snapshot=snapshot, calibration=_calibration(home))
+    catalog, snapshot, calibration, where = OfflineCluster.of(definition, home, own_catalog)
+    steps = plan_steps(submission, create("market"), catalog=catalog, snapshot=snapshot, calibration=calibration)
     emulated = {name for name, kind in snapshot.device_types.items() if kind.emulated}
-    where = f"the cluster of {definition}" if definition else "the local emulated cluster (no service is running)"
-    answer = {"name": submission.name, "policy": "market", "cluster": where}
-    return answer | {"steps": [views.step_plan(step) for step in steps]}, emulated
+    where = where if definition else f"{where} (no service is running)"
+    return views.plan(submission, "market", steps) | {"cluster": where}, emulated
 
 
-def _calibration(home: Home) -> Calibration:
+def _learnt(home: Home) -> tuple[Calibration, dict[str, DeviceRates]]:
     if not home.database.is_file():
-        return Calibration()
+        return Calibration(), {}
     store = Store(home.database)
     try:
-        return store.load_calibration()
+        return store.load_calibration(), store.load_device_rates()
     finally:
         store.close()

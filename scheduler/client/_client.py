@@ -98,6 +98,14 @@ class Client:
         """Device types, nodes and congestion prices."""
         return self._json("GET", "/api/v1/devices")
 
+    def calibration(self) -> Json:
+        """What was learnt and measured: corrections with intervals, start-up seconds, rates of device types."""
+        return self._json("GET", "/api/v1/calibration")
+
+    def reset_calibration(self) -> Json:
+        """Forget all of it; returns how much there was."""
+        return self._json("DELETE", "/api/v1/calibration")
+
     def healthy(self) -> bool:
         """Whether the service answers."""
         try:

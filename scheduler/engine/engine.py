@@ -6,21 +6,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.protocols import ClusterUnreachable, Executor, Observer
 from cluster.types import RunObservation, Snapshot
 
 from ..estimate.calibration import Calibration
-from ..estimate.candidates import estimate_table, link_of
+from ..estimate.candidates import estimate_tables, facts_of
+from ..estimate.device_rates import DeviceRates, with_measured_rates
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import Event, Record, Store
 from ..types import Plan, Situation, WorkloadView
 from . import moves
 from .launch import run_request
-from .learn import learn
+from .learn import learn, learn_rates
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
 from .reconcile import Action, Drop, Refusal, Start, Stop, reconcile, validate
@@ -62,6 +63,7 @@ class Engine:
         self._store, self._observer, self._executor = store, observer, executor
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
         self._calibration: Calibration = store.load_calibration()
+        self._rates: Mapping[str, DeviceRates] = store.load_device_rates()
         self._progress: dict[str, Progress] = {}
         self._seen_s: dict[str, float] = {}
         self._resubmitted: Counter[str] = Counter()
@@ -102,6 +104,21 @@ class Engine:
     def calibration(self) -> Calibration:
         """Everything learnt so far."""
         return self._calibration
+
+    @property
+    def device_rates(self) -> Mapping[str, DeviceRates]:
+        """What benchmarks measured of device types, by the name calibration knows them by."""
+        return self._rates
+
+    def as_measured(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with what was measured of its device types: what estimates are made on."""
+        return with_measured_rates(snapshot, self._rates)
+
+    def reset_calibration(self) -> None:
+        """Forget everything that was learnt and measured. Safe to call beside a cycle."""
+        self._calibration, self._rates = Calibration(), {}
+        self._store.save_calibration(self._calibration, self._rates)
+        self._store.append(self._event("calibration-reset", "the user asked for it"))
 
     @property
     def congestion_usd_h(self) -> dict[str, float]:
@@ -154,7 +171,9 @@ class Engine:
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
         self._seen_s.pop(record.run_id, None)
         self._resubmitted.pop(record.run_id, None)
-        if after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
+        if after.state == "succeeded" and record.kind == "benchmark":
+            self._learn_rates(record, progress, snapshot)
+        elif after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
             self._learn(record, progress, now_s, snapshot)
 
     def _resubmit(self, record: Record, progress: Progress, snapshot: Snapshot) -> bool:
@@ -178,12 +197,23 @@ class Engine:
             record.placement.configuration,
             progress,
             ended_s - record.started_s,
-            snapshot.device_types,
-            link_of(snapshot),
+            facts_of(self.as_measured(snapshot)),
         )
         for sentence in refused:
             self._store.append(self._event("measurement-refused", sentence, record.id))
         self._store.save_calibration(self._calibration)
+
+    def _learn_rates(self, record: Record, progress: Progress, snapshot: Snapshot) -> None:
+        """What a benchmark measured changes the rates that estimates start from; its own duration teaches nothing."""
+        held = {name for name, _ in record.placement.configuration.groups} if record.placement is not None else set()
+        found = [rates for rates in progress.rates if rates.device_type in held]
+        lesson = learn_rates(self._calibration, self._rates, found, snapshot)
+        for sentence in lesson.refused:
+            self._store.append(self._event("measurement-refused", sentence, record.id))
+        if lesson.measured:
+            self._rates = lesson.known
+            self._store.save_calibration(self._calibration, self._rates)
+            self._store.append(self._event("rates-measured", "; ".join(lesson.measured), record.id))
 
     def _promote(self) -> None:
         """Workloads whose needs are met join the queue; those whose needs failed end."""
@@ -205,12 +235,14 @@ class Engine:
     # 2. Estimate
 
     def _estimate(self, snapshot: Snapshot) -> Situation:
-        views = []
-        for record in self._store.select(states=("queued", *HOLDS_DEVICES)):
+        records = self._store.select(states=("queued", *HOLDS_DEVICES))
+        requests = []
+        for record in records:
             assert record.work is not None
-            resources = record.workload_spec().resources
-            estimates = estimate_table(record.work, resources, snapshot, self._calibration)
-            views.append(self._view(replace(record, estimates=estimates)))
+            requests.append((record.work, record.workload_spec().resources))
+        snapshot = self.as_measured(snapshot)
+        tables = estimate_tables(requests, snapshot, self._calibration)
+        views = [self._view(replace(r, estimates=table)) for r, table in zip(records, tables, strict=True)]
         return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), dict(self._congestion_usd_h))
 
     def _view(self, record: Record) -> WorkloadView:

@@ -3,15 +3,18 @@ object it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from cluster.types import DeviceType
+from cluster.types import Snapshot
 
 from ..estimate.calibration import Calibration
-from ..estimate.cost_model import STARTUP_S, Link, calibration_name, predicted_work_s
+from ..estimate.cost_model import STARTUP_S, Facts, calibration_name, checkpoint_seconds, configuration_key
+from ..estimate.device_rates import DeviceRates, believable, carry_over, with_measured_rates
+from ..estimate.expectation import expectation, expected_work_s
 from ..estimate.work import Work
 from ..types import Configuration
-from .progress import Progress, Timing
+from .progress import Progress
 
 
 def learn(
@@ -20,53 +23,81 @@ def learn(
     configuration: Configuration,
     progress: Progress,
     run_s: float,
-    device_types: Mapping[str, DeviceType],
-    link: Link,
+    facts: Facts,
 ) -> list[str]:
     """Update `calibration` from one finished, uninterrupted run that held `configuration` for `run_s` seconds. Returns
     a sentence for every measurement that was refused as absurd."""
     refused = []
     for timing in progress.timings:
-        predicted = _predicted_s(work, timing, device_types, link)
-        device_type = device_types.get(timing.device_type)
-        if predicted is None or device_type is None:
-            continue
-        name = device_type.name if work.kind == "preprocess" else calibration_name(device_type)
-        if not calibration.observe(
-            work.kind, work.family, name, work.precision, timing.count, timing.seconds, predicted
-        ):
-            refused.append(f"{timing.seconds:.3g} s measured where {predicted:.3g} s were predicted: not believed")
+        expected = expectation(work, timing.device_type, timing.count, timing.samples, facts)
+        if expected is not None and not expected.learn(calibration, timing.seconds):
+            measured = f"{timing.seconds:.3g} s measured where {expected.seconds:.3g} s were predicted"
+            refused.append(f"{measured}: not believed")
     if work.profile is None and work.rows_per_core_s is None:
-        _learn_history(calibration, work, configuration, run_s, device_types)
+        if not _learn_history(calibration, work, configuration, run_s, facts):
+            refused.append(f"a run of {run_s:.3g} s: not believed")
         return refused
-    work_s = _measured_work_s(work, configuration, progress, device_types, link)
-    if work_s is not None:
-        calibration.observe_overhead(work.kind, work.family, configuration.devices, max(0.0, run_s - work_s))
+    work_s = _measured_work_s(work, configuration, progress, facts)
+    if work_s is not None and not refused:
+        beside_s = run_s - work_s - checkpoint_seconds(work, work_s)
+        calibration.observe_overhead(work.kind, work.family, configuration.devices, max(0.0, beside_s))
     return refused
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a benchmark taught: all rates that are known now, a sentence for each type that was measured, and one for
+    each number that was refused."""
+
+    known: Mapping[str, DeviceRates]
+    measured: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def learn_rates(
+    calibration: Calibration, known: Mapping[str, DeviceRates], found: Iterable[DeviceRates], snapshot: Snapshot
+) -> Lesson:
+    """Take in what a benchmark measured of the types of `snapshot`, whose rates are the catalog's. What `calibration`
+    knows of them is kept: it is put into terms of the new rates."""
+    lesson = Lesson(dict(known))
+    for each in found:
+        device = snapshot.device_types.get(each.device_type)
+        if device is None:
+            continue
+        kept, refused = believable(each, device)
+        lesson.refused.extend(refused)
+        if kept is None:
+            continue
+        name = calibration_name(device)
+        old = lesson.known.get(name)
+        after = {**lesson.known, name: kept if old is None else old.updated(kept)}
+        before_type, after_type = (
+            with_measured_rates(snapshot, rates).device_types[device.name] for rates in (lesson.known, after)
+        )
+        carry_over(calibration, before_type, after_type)
+        lesson = Lesson(after, [*lesson.measured, _measured(kept)], lesson.refused)
+    return lesson
+
+
+def _measured(rates: DeviceRates) -> str:
+    flops = ", ".join(f"{rate / 1e9:.4g} GFLOP/s in {precision}" for precision, rate in sorted(rates.flops.items()))
+    return f"{rates.device_type} was measured: {flops or 'no matrix product'}"
+
+
 def _learn_history(
-    calibration: Calibration,
-    work: Work,
-    configuration: Configuration,
-    run_s: float,
-    device_types: Mapping[str, DeviceType],
-) -> None:
+    calibration: Calibration, work: Work, configuration: Configuration, run_s: float, facts: Facts
+) -> bool:
     """No model predicts this work (a command, the user's own code): its run time itself is what is learnt."""
-    if all(name in device_types for name, _ in configuration.groups):
-        key = "+".join(f"{calibration_name(device_types[name])}x{count}" for name, count in configuration.groups)
-        prior_s = STARTUP_S[work.kind]
-        overhead_s = calibration.overhead_s(work.kind, work.family, configuration.devices, prior_s).mean
-        calibration.observe_history(work.kind, work.family, key, max(0.1, run_s - overhead_s))
+    types = [(facts.device_types[name], count) for name, count in configuration.groups if name in facts.device_types]
+    if len(types) < len(configuration.groups):
+        return True
+    prior_s = STARTUP_S[work.kind]
+    overhead_s = calibration.overhead_s(work.kind, work.family, configuration.devices, prior_s).mean
+    seconds = max(0.1, run_s - overhead_s) if run_s >= 0 else run_s
+    return calibration.observe_history(work.kind, work.family, configuration_key(types), seconds)
 
 
-def _measured_work_s(
-    work: Work,
-    configuration: Configuration,
-    progress: Progress,
-    device_types: Mapping[str, DeviceType],
-    link: Link,
-) -> float | None:
+def _measured_work_s(work: Work, configuration: Configuration, progress: Progress, facts: Facts) -> float | None:
     """Seconds that all of the work takes at the measured speeds; None where a device type was not measured. The rates
     of replicas add up; a gang has one, which also holds for the rows it only evaluates."""
     measured = {timing.device_type: timing for timing in progress.timings}
@@ -76,24 +107,8 @@ def _measured_work_s(
         rates = (count * measured[name].samples / measured[name].seconds for name, count in configuration.groups)
         return work.samples / sum(rates)
     timing = measured[configuration.groups[0][0]]
-    whole_s = predicted_work_s(work, configuration, device_types, link)
-    timed_s = _predicted_s(work, timing, device_types, link)
-    return None if whole_s is None or not timed_s else whole_s * timing.seconds / timed_s
-
-
-def _predicted_s(work: Work, timing: Timing, device_types: Mapping[str, DeviceType], link: Link) -> float | None:
-    """What the uncalibrated model says of just the work that was timed. Padding is not predicted, so what it costs is
-    in the measured ratio."""
-    if timing.device_type not in device_types:
+    whole_s = expected_work_s(work, configuration, facts)
+    timed = expectation(work, timing.device_type, timing.count, timing.samples, facts)
+    if whole_s is None or timed is None or not timed.seconds:
         return None
-    timed = Work(
-        kind=work.kind,
-        family=work.family,
-        precision=work.precision,
-        samples=timing.samples,
-        tokens_per_sample=work.tokens_per_sample,
-        batch_size=work.batch_size,
-        profile=work.profile,
-        rows_per_core_s=work.rows_per_core_s,
-    )
-    return predicted_work_s(timed, Configuration.of({timing.device_type: timing.count}), device_types, link)
+    return whole_s * timing.seconds / timed.seconds

@@ -9,6 +9,7 @@ from typing import Any
 from cluster.types import RunObservation, Snapshot
 from workloads.errors import SpecError
 
+from ..policy.market import MAX_WAIT_S
 from ..store import Event, Record
 from ..types import Explanation, Placement
 from .profiler import Profiler, Upstream
@@ -93,13 +94,27 @@ def _not_succeeded(
     retries = record.workload_spec().retries
     retryable = bool((progress.failed or {}).get("retryable", True))
     counted = replace(released, failures=failures, losses=losses, message=message)
-    if retryable and (losses <= MAX_LOSSES if lost else failures <= retries):
-        delay_s = _delay_s(losses if lost else failures)
-        after = replace(counted, state="queued", queued_s=now_s, not_before_s=now_s + delay_s)
-        what = "was lost" if lost else f"failed ({failures} of {retries + 1})"
-        cause = f"attempt {record.attempt} {what}: {message}"
-        return after, Event("retry", cause, record.id, data={"delay_s": delay_s})
-    return replace(counted, state="failed", ended_s=now_s), Event("failed", message, record.id)
+    if not retryable or (losses > MAX_LOSSES if lost else failures > retries):
+        return replace(counted, state="failed", ended_s=now_s), Event("failed", message, record.id)
+    if lost:
+        after, what = _with_its_place_kept(counted, now_s), "was lost"
+    else:
+        after = replace(counted, state="queued", queued_s=now_s, not_before_s=now_s + _delay_s(failures))
+        what = f"failed ({failures} of {retries + 1})"
+    delay_s = max(0.0, (after.not_before_s or now_s) - now_s)
+    cause = f"attempt {record.attempt} {what}: {message}"
+    return after, Event("retry", cause, record.id, data={"delay_s": delay_s})
+
+
+def _with_its_place_kept(record: Record, now_s: float) -> Record:
+    """A workload whose run went away with its cluster had its turn: it goes before all that waited behind it, as one
+    that has waited too long does. Its attempts begin some time apart, so that a cluster that loses every run at once
+    does not use up all of them in seconds."""
+    queued_s = (record.submitted_s if record.queued_s is None else record.queued_s) - MAX_WAIT_S
+    not_before_s = (record.started_s or now_s) + _delay_s(record.losses)
+    return replace(
+        record, state="queued", queued_s=queued_s, not_before_s=not_before_s if not_before_s > now_s else None
+    )
 
 
 def _delay_s(failures: int) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..estimate.device_rates import DeviceRates
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -35,6 +37,8 @@ class Progress:
     rows_by_device: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     timings: tuple[Timing, ...] = ()
+    rates: tuple[DeviceRates, ...] = ()
+    """What a benchmark measured, one for each device type."""
     row_errors: int = 0
     resumed: int = 0
     note: str = ""
@@ -110,6 +114,12 @@ def _timing(progress: Progress, record: Mapping[str, Any]) -> Progress:
     return replace(progress, timings=tuple(sums.values()))
 
 
+def _rates(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    found = DeviceRates.from_record(record)
+    others = tuple(each for each in progress.rates if each.device_type != found.device_type)
+    return replace(progress, rates=(*others, found))
+
+
 def _metrics(progress: Progress, record: Mapping[str, Any]) -> Progress:
     return replace(progress, metrics={**progress.metrics, **_numbers(record["values"])})
 
@@ -151,6 +161,7 @@ _STEPS = {
     "step": _step,
     "rows": _rows,
     "timing": _timing,
+    "rates": _rates,
     "metrics": _metrics,
     "row_error": _row_error,
     "resumed": _resumed,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from cluster.types import CPU, Snapshot
@@ -14,7 +15,7 @@ from workloads.spec import Resources
 
 from ..types import Configuration, Estimate, Reason
 from .calibration import Calibration
-from .cost_model import DEFAULT_NETWORK_BYTES_S, Link, configuration_price_usd_h, estimate
+from .cost_model import DEFAULT_NETWORK_BYTES_S, Facts, configuration_price_usd_h, estimate_all
 from .work import Work
 
 MAX_CONFIGURATIONS = 256
@@ -25,31 +26,73 @@ def estimate_table(
 ) -> tuple[Estimate, ...]:
     """An estimate for every configuration the user allows, in a fixed order; what the cluster lacks is in the table
     with the reason."""
-    link = link_of(snapshot)
-    rows = []
-    for counts in _allowed(resources, snapshot):
-        configuration = Configuration.of(counts)
-        missing = (
-            _missing(configuration, snapshot)
-            or _too_few_cores(configuration, snapshot, resources.cpus_per_shard)
-            or _too_little_memory(configuration, snapshot, resources.memory_per_shard)
-        )
-        if missing is not None:
-            price_usd_h = configuration_price_usd_h(configuration, snapshot.device_types)
-            rows.append(Estimate(configuration, None, price_usd_h=price_usd_h, infeasible=missing))
-        else:
-            rows.append(estimate(work, configuration, snapshot.device_types, link, calibration))
-    return tuple(rows)
+    return estimate_tables([(work, resources)], snapshot, calibration)[0]
 
 
-def link_of(snapshot: Snapshot) -> Link:
-    """The links of a cluster: the slowest network of its nodes, and the devices per node of each type."""
+def estimate_tables(
+    requests: Sequence[tuple[Work, Resources]], snapshot: Snapshot, calibration: Calibration
+) -> list[tuple[Estimate, ...]]:
+    """`estimate_table` of many workloads, computed together."""
+    tables: list[list[Estimate | None]] = []
+    wanted: list[tuple[Work, list[Configuration]]] = []
+    known: dict[str, _Choice] = {}
+    for work, resources in requests:
+        key = resources.model_dump_json()
+        choice = known.get(key)
+        if choice is None:
+            choice = known[key] = _Choice.of(resources, snapshot)
+        tables.append(list(choice.table))
+        wanted.append((work, choice.possible))
+    found = estimate_all(wanted, facts_of(snapshot), calibration)
+    return [
+        tuple(next(rest) if each is None else each for each in table)
+        for table, rest in zip(tables, map(iter, found), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What `Resources` admit on a cluster: `table` has None where an estimate goes, and what is not there as it is."""
+
+    table: list[Estimate | None]
+    possible: list[Configuration]
+
+    @classmethod
+    def of(cls, resources: Resources, snapshot: Snapshot) -> _Choice:
+        """All configurations in a fixed order."""
+        table: list[Estimate | None] = []
+        possible = []
+        for counts in _allowed(resources, snapshot):
+            configuration = Configuration.of(counts)
+            missing = _unavailable(configuration, snapshot, resources)
+            if missing is None:
+                possible.append(configuration)
+                table.append(None)
+            else:
+                price_usd_h = configuration_price_usd_h(configuration, snapshot.device_types)
+                table.append(Estimate(configuration, None, price_usd_h=price_usd_h, infeasible=missing))
+        return cls(table, possible)
+
+
+def _unavailable(configuration: Configuration, snapshot: Snapshot, resources: Resources) -> Reason | None:
+    return (
+        _missing(configuration, snapshot)
+        or _too_few_cores(configuration, snapshot, resources.cpus_per_shard)
+        or _too_little_memory(configuration, snapshot, resources.memory_per_shard)
+    )
+
+
+def facts_of(snapshot: Snapshot) -> Facts:
+    """What the cost model needs of a cluster: types and rates, the slowest network, and the devices per node."""
     speeds = [node.network_bytes_s for node in snapshot.nodes if node.network_bytes_s]
     per_node: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for node in snapshot.nodes:
         for devices in node.devices:
             per_node[devices.device_type] = max(per_node.get(devices.device_type, 0), devices.total)
-    return Link(min(speeds, default=DEFAULT_NETWORK_BYTES_S), per_node)
+            totals[devices.device_type] = totals.get(devices.device_type, 0) + devices.total
+    network = min(speeds, default=DEFAULT_NETWORK_BYTES_S)
+    return Facts(snapshot.device_types, network, per_node, totals, snapshot.energy, snapshot.tariff)
 
 
 def allowed_types(resources: Resources, snapshot: Snapshot) -> list[str]:

@@ -1,117 +1,351 @@
-"""Seconds, bytes and dollars of one configuration, from first principles. Pure.
+"""Seconds, bytes and dollars of configurations, from first principles. Pure.
 
-Step time of a shard: `max(FLOPs / achievable FLOP/s, bytes / achievable bandwidth) + exposed communication`; the
-communication of n shards is the ring all-reduce volume `2 (n-1)/n x gradient bytes` over the slowest link of the
-placement (Patarasuk and Yuan, 2009). Calibration multiplies the seconds of the work, never the volumes.
+`estimate_all` is the one way: it takes all workloads with all their configurations and does the arithmetic in columns,
+one row for each (workload, configuration, device type). Everything else here is words around that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from cluster.types import CPU, DeviceType
+import numpy as np
 
-from ..types import Configuration, Estimate, EstimateSource, Money, Reason
-from .calibration import Calibration, Correction
+from cluster.types import CPU, DeviceType, EnergyRates, Market, Tariff
+
+from ..types import Breakdown, Configuration, Energy, Estimate, EstimateSource, Money, Reason
+from . import money as costs
+from .calibration import Calibration, Correction, Subject
+from .columns import Columns
+from .memory import remedy
+from .profile import FloatArray
+from .rows import speeds
+from .speed_table import Row, SpeedTable
+from .step_time import PARTS
 from .work import Work
 
-COMPUTE_FRACTION = 0.45
-"""Share of peak FLOP/s that transformers reach before anything is measured (prior; 30-60% is commonly reported)."""
-BANDWIDTH_FRACTION = 0.75
-"""Share of peak bandwidth that streaming kernels reach before anything is measured (prior)."""
-STARTUP_S = {"preprocess": 10.0, "train": 16.0, "batch-infer": 10.0, "serve": 10.0, "command": 3.0}
+STARTUP_S = {"preprocess": 10.0, "train": 16.0, "batch-infer": 10.0, "serve": 10.0, "command": 3.0, "benchmark": 20.0}
 """Seconds a body takes beside its work (processes, imports, loading, writing), prior: a warm 2-core machine."""
 DEFAULT_NETWORK_BYTES_S = 1.25e9
 """Between nodes where the catalog has no figure: 10 Gbit/s."""
-STORAGE_USD_GB_MONTH = 0.023
-"""Keeping the output for a month: S3 Standard's list price (us-east-1, first 50 TB)."""
-ADAMW_BYTES = 16
-"""fp32 weight, gradient and two moments of one parameter."""
-FRAMEWORK_BYTES = 0.6e9
-"""Context, kernels and allocator slack of one process (prior)."""
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+CHECKPOINT_BYTES = 12.0
+"""fp32 weight and AdamW's two moments of one parameter."""
+_NEVER_RUN = "never run yet: its first run, or expected_runtime, will tell"
+CHECKPOINT_BYTES_S = 0.5e9
+"""Writing a checkpoint (prior: a plain cloud disk)."""
 
 
 @dataclass(frozen=True)
-class Link:
-    """What joins the devices of a configuration: bytes a second within a node and between nodes, and how many devices
-    of each type one node has."""
+class Facts:
+    """What the cost model knows of a cluster."""
 
-    network_bytes_s: float
-    devices_per_node: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class _Speed:
-    """Seconds of work on one device type, before and after calibration."""
-
-    seconds: float
-    correction: Correction
-    bound: str
-    measured_s: float = 0.0
+    device_types: Mapping[str, DeviceType]
+    network_bytes_s: float = DEFAULT_NETWORK_BYTES_S
+    """Of the slowest node."""
+    devices_per_node: Mapping[str, int] = field(default_factory=dict)
+    """The most devices of each type that one node has."""
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """Devices of each type in all."""
+    energy: EnergyRates = field(default_factory=EnergyRates)
+    tariff: Tariff = field(default_factory=Tariff)
 
 
-def estimate(
-    work: Work,
-    configuration: Configuration,
-    device_types: Mapping[str, DeviceType],
-    link: Link,
-    calibration: Calibration,
-) -> Estimate:
-    """What `configuration` would take for `work`. Infeasible configurations carry the reason and by how much."""
-    types = [(device_types[name], count) for name, count in configuration.groups]
-    price_usd_h = configuration_price_usd_h(configuration, device_types)
-    memory_bytes = _memory_bytes(work, configuration.devices)
-    refused = _refusal(work, types, memory_bytes, link)
-    overhead = calibration.overhead_s(work.kind, work.family, configuration.devices, STARTUP_S[work.kind])
-    if refused is not None:
-        return Estimate(configuration, None, memory_bytes=memory_bytes, price_usd_h=price_usd_h, infeasible=refused)
-    speed = _work_seconds(work, types, link, calibration)
-    if speed is None:
-        return Estimate(
-            configuration, None, startup_s=overhead.mean, memory_bytes=memory_bytes, price_usd_h=price_usd_h
-        )
-    run_s = speed.seconds * speed.correction.mean
-    seconds = overhead.mean + run_s
-    return Estimate(
-        configuration,
-        seconds=seconds,
-        startup_s=overhead.mean,
-        low_s=overhead.low + speed.seconds * speed.correction.low,
-        high_s=overhead.high + speed.seconds * speed.correction.high,
-        memory_bytes=memory_bytes,
-        money=None if price_usd_h is None else money(work, seconds, price_usd_h),
-        price_usd_h=price_usd_h,
-        source=_source(work, speed),
-        bound=speed.bound,
+def estimate(work: Work, configuration: Configuration, facts: Facts, calibration: Calibration) -> Estimate:
+    """What one configuration would take for `work`."""
+    return estimate_all([(work, [configuration])], facts, calibration)[0][0]
+
+
+def estimate_all(
+    requests: Sequence[tuple[Work, Sequence[Configuration]]], facts: Facts, calibration: Calibration
+) -> list[list[Estimate]]:
+    """What each configuration would take for each workload. Infeasible ones carry the reason and by how much."""
+    columns = Columns(facts.device_types, facts.network_bytes_s, facts.devices_per_node)
+    for work, configurations in requests:
+        if _modelled(work) and configurations:
+            columns.add(work, configurations)
+    table = speeds(columns, calibration)
+    answers: list[list[Estimate]] = []
+    row = 0
+    prices = _Prices(facts)
+    for work, configurations in requests:
+        if _modelled(work):
+            rows = slice(row, row + len(configurations))
+            found = _from_table(work, configurations, facts, table, rows)
+            row = rows.stop
+        else:
+            found = [_alone(work, configuration, facts, calibration) for configuration in configurations]
+        answers.append(_estimates(work, configurations, found, prices, calibration))
+    return answers
+
+
+def _modelled(work: Work) -> bool:
+    """Whether the cost model predicts it from a model's profile."""
+    return (
+        work.profile is not None
+        and work.samples is not None
+        and work.tokens_per_sample is not None
+        and work.declared_s is None
     )
 
 
-def money(work: Work, seconds: float, price_usd_h: float) -> Money:
-    """Dollars for holding devices worth `price_usd_h` for `seconds` and keeping the output for a month. Traffic within
-    one zone is free of charge."""
-    storage = work.output_bytes / 1e9 * STORAGE_USD_GB_MONTH
-    return Money(compute_usd=seconds / 3600 * price_usd_h, storage_usd=storage)
+class _Found(NamedTuple):
+    """Seconds of the work itself on one configuration, or None with what is to be said about it."""
+
+    seconds: float | None
+    low_s: float
+    high_s: float
+    source: EstimateSource
+    parts: tuple[float, ...] | list[float]
+    moved_bytes: float = 0.0
+    memory_bytes: float | None = None
+    refused: Reason | None = None
+    note: str = ""
 
 
-def predicted_work_s(
-    work: Work, configuration: Configuration, device_types: Mapping[str, DeviceType], link: Link
-) -> float | None:
-    """Seconds of work before any calibration: what a measurement is compared with."""
-    types = [(device_types[name], count) for name, count in configuration.groups if name in device_types]
-    speed = _work_seconds(work, types, link, Calibration()) if len(types) == len(configuration.groups) else None
-    return None if speed is None else speed.seconds
+_NO_PARTS = (0.0,) * len(PARTS)
 
 
-def _source(work: Work, speed: _Speed) -> EstimateSource:
-    if speed.bound == "declared":
-        return "declared"
-    if speed.bound == "history":
-        return "measured"
-    if speed.correction.known:
-        return "calibrated"
-    return "measured" if work.rows_per_core_s is not None else "roofline"
+def _from_table(
+    work: Work,
+    configurations: Sequence[Configuration],
+    facts: Facts,
+    table: SpeedTable,
+    rows: slice,
+) -> list[_Found]:
+    """What the columns say of one workload."""
+    found = []
+    columns = zip(
+        configurations,
+        range(rows.start, rows.stop),
+        table.seconds[rows].tolist(),
+        table.low_s[rows].tolist(),
+        table.high_s[rows].tolist(),
+        table.parts[rows].tolist(),
+        table.memory_bytes[rows].tolist(),
+        strict=True,
+    )
+    for configuration, row, seconds, low_s, high_s, parts, memory_bytes in columns:
+        types = [(facts.device_types[name], count) for name, count in configuration.groups]
+        refused = _refusal(work, types, facts) or _over_memory(table, row, facts) or _one_type(work, types)
+        source, note, known = table.sources[row], work.note, not math.isnan(seconds)
+        if not known:
+            source, note = "unknown", _unknown_speed(work, types)
+        found.append(
+            _Found(
+                seconds if known else None,
+                low_s,
+                high_s,
+                source,
+                parts,
+                table.moved_bytes[row],
+                memory_bytes,
+                refused,
+                note,
+            )
+        )
+    return found
+
+
+def _unknown_speed(work: Work, types: list[tuple[DeviceType, int]]) -> str:
+    unknown = ", ".join(kind.name for kind, _ in types if not kind.peak_flops)
+    return f"unknown speed: the catalog has no rates for {unknown}" if unknown else work.note or "unknown speed"
+
+
+def _alone(work: Work, configuration: Configuration, facts: Facts, calibration: Calibration) -> _Found:
+    """What is known of work that no model predicts: the user's word, a sampled rate, or earlier runs."""
+    types = [(facts.device_types[name], count) for name, count in configuration.groups]
+    refused = _refusal(work, types, facts) or _one_type(work, types)
+    if work.declared_s is not None:
+        found = _Found(work.declared_s, work.declared_s, work.declared_s, "declared", _NO_PARTS)
+    elif work.kind == "preprocess" and work.rows_per_core_s and work.samples is not None:
+        found = _preprocess(work, configuration, calibration)
+    else:
+        history = calibration.history_s(work.kind, work.family, configuration_key(types))
+        if history is None:
+            found = _Found(None, 0.0, 0.0, "unknown", _NO_PARTS, note=_NEVER_RUN)
+        else:
+            found = _Found(history.mean, history.low, history.high, "measured", _NO_PARTS)
+    return found._replace(refused=refused, note=work.note or found.note)
+
+
+def _preprocess(work: Work, configuration: Configuration, calibration: Calibration) -> _Found:
+    """Rows a core prepares in a second were sampled at admission; cores add up."""
+    assert work.samples is not None and work.rows_per_core_s is not None
+    cores = configuration.devices
+    belief = calibration.belief(Subject("preprocess", work.family, CPU, work.precision))
+    shift, variance = calibration.residual(Subject("preprocess", work.family, CPU, work.precision), cores, "")
+    spread = math.sqrt(float(belief.covariance[0, 0]) + variance)
+    seconds = work.samples / work.rows_per_core_s / cores * math.exp(float(belief.mean[0]) + shift)
+    low_s, high_s = seconds * math.exp(-2 * spread), seconds * math.exp(2 * spread)
+    return _Found(seconds, low_s, high_s, "measured", (seconds, *_NO_PARTS[1:]))
+
+
+class _Priced(NamedTuple):
+    """Sums over the devices of a configuration."""
+
+    price_usd_h: float | None
+    watts: float
+    """NaN where a type's are not known."""
+    interruptions_per_h: float
+    market: Market
+    note: str
+    """What was assumed of interruptions."""
+
+
+class _Prices:
+    """Knows the sums of each configuration once they were asked for."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._known: dict[Configuration, _Priced] = {}
+
+    def of(self, configuration: Configuration) -> _Priced:
+        """The sums of one configuration."""
+        found = self._known.get(configuration)
+        if found is None:
+            found = self._known[configuration] = self._sum(configuration)
+        return found
+
+    def _sum(self, configuration: Configuration) -> _Priced:
+        watts = rate = 0.0
+        market: Market = "on-demand"
+        notes: list[str] = []
+        for name, count in configuration.groups:
+            kind = self.facts.device_types[name]
+            watts += math.nan if kind.power_watts is None else count * kind.power_watts
+            if kind.market == "spot":
+                market = "spot"
+                per_h, note = costs.interruption_rate(kind.interruptions_per_h)
+                rate += per_h * math.ceil(count / (self.facts.devices_per_node.get(name) or count))
+                notes.append(note)
+        price_usd_h = configuration_price_usd_h(configuration, self.facts.device_types)
+        return _Priced(price_usd_h, watts, rate, market, " ".join(dict.fromkeys(filter(None, notes))))
+
+
+def _estimates(
+    work: Work,
+    configurations: Sequence[Configuration],
+    found: Sequence[_Found],
+    prices: _Prices,
+    calibration: Calibration,
+) -> list[Estimate]:
+    """The estimates of one workload: what beside the work itself takes seconds, and what all of it costs."""
+    facts = prices.facts
+    priced = [prices.of(configuration) for configuration in configurations]
+    startups: dict[int, Correction] = {}
+    for count in {configuration.devices for configuration in configurations}:
+        startups[count] = calibration.overhead_s(work.kind, work.family, count, STARTUP_S[work.kind])
+    starts = [startups[configuration.devices] for configuration in configurations]
+    work_s = _numbers(each.seconds for each in found)
+    startup_s = np.array([each.mean for each in starts])
+    checkpoint_s = np.asarray(checkpoint_seconds(work, work_s))
+    rework_s = _rework_s(work, work_s, startup_s, np.array([each.interruptions_per_h for each in priced]))
+    seconds = startup_s + work_s + checkpoint_s + rework_s
+    moved = np.array([each.moved_bytes for each in found])
+    usd_h = _numbers(each.price_usd_h for each in priced)
+    dollars = costs.money(seconds, usd_h, work.output_bytes, moved, facts.tariff)
+    power = costs.energy(seconds, np.array([each.watts for each in priced]), rates=facts.energy)
+    spent = np.stack([np.broadcast_to(each, work_s.shape) for each in dollars], axis=1)
+    known = np.isfinite(spent).all(axis=1)
+    columns = (
+        configurations,
+        found,
+        priced,
+        starts,
+        _optional(seconds),
+        zip(checkpoint_s.tolist(), rework_s.tolist(), strict=True),
+        [Money(*each) if ok else None for each, ok in zip(spent.tolist(), known.tolist(), strict=True)],
+        zip(*(_optional(each) for each in power), strict=True),
+    )
+    return [_one(*row) for row in zip(*columns, strict=True)]
+
+
+def _numbers(values: Iterable[float | None]) -> FloatArray:
+    """As an array; NaN for None."""
+    return np.array([math.nan if each is None else each for each in values])
+
+
+def _optional(values: FloatArray) -> list[float | None]:
+    """As a list; None for what is not a finite number."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return list(values.tolist())
+    return [value if ok else None for value, ok in zip(values.tolist(), finite.tolist(), strict=True)]
+
+
+def _one(
+    configuration: Configuration,
+    found: _Found,
+    priced: _Priced,
+    start: Correction,
+    seconds: float | None,
+    added: tuple[float, float],
+    spent: Money | None,
+    energy: tuple[float | None, float | None, float | None],
+) -> Estimate:
+    refused, note = found.refused, found.note
+    if found.seconds is not None and seconds is None:
+        note = "it would be taken back more often than it gets anywhere"
+    if seconds is None or (refused is not None and refused.code != "device"):
+        return Estimate(
+            configuration,
+            None,
+            startup_s=start.mean,
+            memory_bytes=found.memory_bytes,
+            price_usd_h=priced.price_usd_h,
+            infeasible=refused,
+            market=priced.market,
+            note=note if refused is None else "",
+        )
+    added_s = added[0] + added[1]
+    compute, memory, launch, within, between, crowding = found.parts
+    return Estimate(
+        configuration,
+        seconds,
+        start.mean,
+        start.low + found.low_s + added_s,
+        start.high + found.high_s + added_s,
+        found.memory_bytes,
+        spent,
+        priced.price_usd_h,
+        found.source,
+        _bound(compute, memory, launch + crowding, within + between),
+        refused,
+        Breakdown(compute, memory, launch + crowding, within + between, start.mean, *added),
+        None if energy[0] is None else Energy(energy[0], energy[1], energy[2]),
+        priced.market,
+        f"{note} {priced.note}".strip() if note or priced.note else "",
+    )
+
+
+def checkpoint_seconds(work: Work, run_s: float | FloatArray) -> Any:
+    """Seconds that writing a training run's checkpoints takes in all."""
+    if work.profile is None or not work.training:
+        return 0.0 * run_s
+    size = work.profile.parameters * CHECKPOINT_BYTES
+    return costs.checkpoint_s(size, work.checkpoint_every_s, run_s, CHECKPOINT_BYTES_S)
+
+
+def _rework_s(work: Work, run_s: FloatArray, startup_s: FloatArray, rate: FloatArray) -> FloatArray:
+    """Expected seconds of rework on spot nodes. For replicas, which do not end with one another, an upper bound."""
+    if not rate.any():
+        return np.zeros_like(run_s)
+    every = work.checkpoint_every_s if work.training else None
+    size = work.profile.parameters * CHECKPOINT_BYTES if work.profile is not None else 0.0
+    rework_s = costs.spot_run_s(run_s, startup_s, every, size / CHECKPOINT_BYTES_S, rate)
+    return np.where(rate > 0, rework_s, 0.0)
+
+
+def _bound(compute: float, memory: float, launch: float, communication: float) -> str:
+    """The largest part of the work; empty for numbers that no model made."""
+    largest = max(compute, memory, launch, communication)
+    if largest <= 0:
+        return ""
+    if largest == compute:
+        return "compute"
+    return "memory" if largest == memory else "launch" if largest == launch else "communication"
 
 
 def configuration_price_usd_h(configuration: Configuration, device_types: Mapping[str, DeviceType]) -> float | None:
@@ -125,58 +359,51 @@ def configuration_price_usd_h(configuration: Configuration, device_types: Mappin
     return total
 
 
-def _refusal(work: Work, types: list[tuple[DeviceType, int]], memory_bytes: float | None, link: Link) -> Reason | None:
+def _refusal(work: Work, types: list[tuple[DeviceType, int]], facts: Facts) -> Reason | None:
     if work.kind == "command" and any(
-        len(types) > 1 or count > link.devices_per_node.get(device_type.name, count) for device_type, count in types
+        len(types) > 1 or count > facts.devices_per_node.get(kind.name, count) for kind, count in types
     ):
         return Reason("device", "a command runs on one node, and none has all of these devices")
-    for device_type, _ in types:
-        if work.kind == "preprocess" and device_type.kind != "cpu":
+    for kind, _ in types:
+        if work.kind == "preprocess" and kind.kind != "cpu":
             return Reason("device", "preprocessing runs on CPU actors")
-        if work.kind == "train" and len(types) > 1:
-            return Reason("device", "the shards of a training gang are of one device type")
-        if work.profile is not None and device_type.kind not in ("cpu", "gpu") and not device_type.emulated:
-            return Reason("device", f"the built-in bodies do not run on a {device_type.kind} yet")
-        limit = device_type.memory_bytes
-        if memory_bytes is not None and limit is not None and memory_bytes > limit:
-            over = memory_bytes - limit
-            return Reason("memory", f"needs {memory_bytes / 1e9:.1f} GB a device, {over / 1e9:.1f} GB too much")
+        if work.profile is not None and kind.kind not in ("cpu", "gpu") and not kind.emulated:
+            return Reason("device", f"the built-in bodies do not run on a {kind.kind} yet")
     return None
 
 
-def _memory_bytes(work: Work, shards: int) -> float | None:
-    profile = work.profile
-    if profile is None or work.tokens_per_sample is None:
-        return None
-    width = _BYTES[work.precision]
-    if not work.training:
-        batch = work.batch_size * work.tokens_per_sample
-        widest = profile.activations(work.tokens_per_sample) / max(work.tokens_per_sample, 1) / 4
-        return FRAMEWORK_BYTES + profile.parameters * width + batch * widest * width / 4
-    per_shard = max(1.0, work.batch_size / shards)
-    activations = per_shard * profile.activations(work.tokens_per_sample) * width / 4
-    return FRAMEWORK_BYTES + profile.parameters * ADAMW_BYTES + activations
+def _one_type(work: Work, types: list[tuple[DeviceType, int]]) -> Reason | None:
+    """Uneven gangs are predicted, and not yet run."""
+    if work.kind == "train" and len(types) > 1:
+        return Reason("device", "the shards of a training gang are of one device type")
+    return None
 
 
-def _work_seconds(
-    work: Work, types: list[tuple[DeviceType, int]], link: Link, calibration: Calibration
-) -> _Speed | None:
-    history = calibration.history_s(work.kind, work.family, _key(types))
-    if work.declared_s is not None:
-        return _Speed(work.declared_s, Correction.certain(), "declared")
-    if work.kind == "preprocess" and work.rows_per_core_s and work.samples is not None:
-        cores = sum(count for _, count in types)
-        correction = calibration.correction("preprocess", work.family, CPU, work.precision, cores)
-        return _Speed(work.samples / work.rows_per_core_s / cores, correction, "compute")
-    if work.profile is None or work.samples is None or work.tokens_per_sample is None:
-        return None if history is None else _Speed(1.0, history, "history")
-    if work.training:
-        return _training_seconds(work, types, link, calibration)
-    return _inference_seconds(work, types, calibration)
+def _over_memory(table: SpeedTable, configuration: int, facts: Facts) -> Reason | None:
+    found = table.over_memory(configuration)
+    return None if found is None else _too_large(found, facts)
 
 
-def _key(types: list[tuple[DeviceType, int]]) -> str:
-    return "+".join(f"{calibration_name(device_type)}x{count}" for device_type, count in types)
+def _too_large(row: Row, facts: Facts) -> Reason:
+    """By how much it is too large, and the nearest that fits."""
+    over = row.memory_bytes - row.limit_bytes
+    message = f"needs {row.memory_bytes / 1e9:.1f} GB a device, {over / 1e9:.1f} GB too much"
+    most = facts.totals.get(row.device.name, row.shards)
+    host = row.device.kind == "cpu" or row.device.emulated
+
+    def room(shards: int) -> float:
+        if shards == row.shards or row.device.kind != "cpu":
+            return row.limit_bytes
+        sharing = min(shards, facts.devices_per_node.get(row.device.name) or shards)
+        return (row.device.memory_bytes or math.inf) / sharing
+
+    way = remedy(row.work, room, host, row.samples, row.shards, most)
+    return Reason("memory", f"{message}; {way}" if way else message)
+
+
+def configuration_key(types: Sequence[tuple[DeviceType, int]]) -> str:
+    """How history knows a configuration."""
+    return "+".join(f"{calibration_name(kind)}x{count}" for kind, count in types)
 
 
 def calibration_name(device_type: DeviceType) -> str:
@@ -184,71 +411,3 @@ def calibration_name(device_type: DeviceType) -> str:
     if device_type.emulated_speed is None:
         return device_type.name
     return f"{device_type.name}~emulated@{device_type.emulated_speed:g}"
-
-
-def _peak(device_type: DeviceType, precision: str) -> float | None:
-    """FLOP/s at a precision; a narrower one that the hardware lacks runs at the rate of fp32."""
-    return device_type.peak_flops.get(precision) or device_type.peak_flops.get("fp32")
-
-
-def _shard_seconds(work: Work, device_type: DeviceType, flops: float, moved_bytes: float) -> tuple[float, str] | None:
-    """Seconds of one device for this many FLOPs and bytes, and what binds."""
-    peak, bandwidth = _peak(device_type, work.precision), device_type.memory_bandwidth_bytes_s
-    if peak is None:
-        return None
-    compute_s = flops / (peak * COMPUTE_FRACTION)
-    memory_s = moved_bytes / (bandwidth * BANDWIDTH_FRACTION) if bandwidth else 0.0
-    return (compute_s, "compute") if compute_s >= memory_s else (memory_s, "memory")
-
-
-def _training_seconds(
-    work: Work, types: list[tuple[DeviceType, int]], link: Link, calibration: Calibration
-) -> _Speed | None:
-    assert work.profile is not None and work.tokens_per_sample is not None and work.samples is not None
-    if len(types) != 1:
-        return None
-    device_type, shards = types[0]
-    profile, width = work.profile, _BYTES[work.precision]
-    per_shard = work.batch_size / shards
-    # Read and write: activations once each way, weights forward and twice backward, optimizer state read and written.
-    moved = per_shard * profile.activations(work.tokens_per_sample) * 2 * width / 4
-    moved += profile.parameters * (3 * width + 2 * ADAMW_BYTES)
-    step = _shard_seconds(work, device_type, per_shard * profile.training(work.tokens_per_sample), moved)
-    forward = _shard_seconds(work, device_type, profile.forward(work.tokens_per_sample), 0.0)
-    if step is None or forward is None:
-        return None
-    communication_s = all_reduce_s(profile.parameters * 4, shards, device_type, link)
-    steps = work.samples / work.batch_size
-    seconds = steps * (step[0] + communication_s) + work.evaluation_samples / shards * forward[0]
-    bound = "communication" if communication_s > step[0] else step[1]
-    correction = calibration.correction("train", work.family, calibration_name(device_type), work.precision, shards)
-    return _Speed(seconds, correction, bound)
-
-
-def all_reduce_s(gradient_bytes: float, shards: int, device_type: DeviceType, link: Link) -> float:
-    """Seconds of a ring all-reduce over the slowest link of the placement."""
-    if shards < 2:
-        return 0.0
-    within = device_type.interconnect_bytes_s or link.network_bytes_s
-    one_node = shards <= link.devices_per_node.get(device_type.name, 0)
-    return 2 * (shards - 1) / shards * gradient_bytes / (within if one_node else min(within, link.network_bytes_s))
-
-
-def _inference_seconds(work: Work, types: list[tuple[DeviceType, int]], calibration: Calibration) -> _Speed | None:
-    """Replicas pull rows, so their rates add up; the correction is that of the rates together."""
-    assert work.profile is not None and work.tokens_per_sample is not None and work.samples is not None
-    raw_rate = low = mean = high = 0.0
-    known, bound = True, "compute"
-    for device_type, count in types:
-        flops = work.batch_size * work.profile.forward(work.tokens_per_sample)
-        moved = work.profile.parameters * _BYTES[work.precision]
-        batch = _shard_seconds(work, device_type, flops, moved)
-        if batch is None:
-            return None
-        rate, bound = count * work.batch_size / batch[0], batch[1]
-        one = calibration.correction("batch-infer", work.family, calibration_name(device_type), work.precision, 1)
-        raw_rate += rate
-        low, mean, high = low + rate / one.high, mean + rate / one.mean, high + rate / one.low
-        known = known and one.known
-    correction = Correction(raw_rate / mean, raw_rate / high, raw_rate / low, known)
-    return _Speed(work.samples / raw_rate, correction, bound)

@@ -1,86 +1,348 @@
-"""Counts a model's parameters, FLOPs and activation bytes on torch's `meta` device: no weights, no memory.
+"""What a model costs, from its config or its code alone: built and traced on fake tensors, no weights, no memory.
 
-A sequence of L tokens costs `a L + b L^2` (the second term is attention); two lengths give a and b.
+Counts at three lengths give exact polynomials in the length; counts with two and with three of the repeated blocks give
+any depth. `scheduler.admission` asks once per model; everything after reads the `ModelProfile`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import TypeAdapter
 
 from workloads.models import resolve_model
 
-from .work import ModelProfile
+from .profile import Cost, ModelProfile, OperatorClass, Volume
+from .repeats import block_lists, block_sizes
 
-_LENGTHS = (32, 128)
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .subjects import Subject
+    from .tracing import Key, Precision, Quantity, Task, Variant
 
 
-@lru_cache(maxsize=64)
-def profile_model(reference: str) -> ModelProfile:
-    """Profile an encoder or decoder of `transformers` by its config alone.
+KEPT_IN_MEMORY = 256
+VOLATILE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id"}
+"""Fields of a config that change no cost."""
 
-    Raises FileNotFoundError where the reference points nowhere, ValueError where the architecture cannot be built or
+
+class Untraceable(ValueError):
+    """A model that cannot be traced, with the reason in one line."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator in one pass, any batch and length."""
+
+    name: str
+    operator_class: OperatorClass
+    part: Literal["forward", "backward"]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """One operator in one pass over one batch."""
+
+    name: str
+    operator_class: OperatorClass
+    part: Literal["forward", "backward"]
+    flops: float
+    moved_bytes: float
+    launches: float
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A profile and the operators it is the sum of."""
+
+    profile: ModelProfile
+    operators: tuple[Operator, ...]
+
+    def top(self, samples: float, tokens: float) -> list[OperatorCost]:
+        """All operators of a batch of `samples` of `tokens` each, most FLOPs first, then most bytes."""
+        found = [
+            OperatorCost(
+                each.name,
+                each.operator_class,
+                each.part,
+                float(each.cost.flops.at(samples, tokens)),
+                float(each.cost.moved_bytes.at(samples, tokens)),
+                each.cost.launches,
+            )
+            for each in self.operators
+        ]
+        return sorted(found, key=lambda each: (-each.flops, -each.moved_bytes))
+
+
+def profile_model(
+    reference: str,
+    *,
+    training: bool,
+    precision: Precision = "fp32",
+    checkpointing: bool = False,
+    accelerator: bool = True,
+    task: Task = "encoder",
+) -> ModelProfile:
+    """Profile a `transformers` model by its config alone.
+
+    Raises FileNotFoundError where the reference points nowhere, Untraceable where the architecture cannot be built or
     traced; the message says which.
     """
+    config = read_config(reference)
+    return trace_config(config, _variant(training, precision, checkpointing, accelerator, task)).profile
+
+
+def profile_config(
+    config: Any,
+    *,
+    training: bool,
+    precision: Precision = "fp32",
+    checkpointing: bool = False,
+    accelerator: bool = True,
+    task: Task = "encoder",
+) -> ModelProfile:
+    """Profile the model that a `transformers` config describes. Raises Untraceable."""
+    return trace_config(config, _variant(training, precision, checkpointing, accelerator, task)).profile
+
+
+def profile_module(
+    build: Callable[[], nn.Module],
+    example: Callable[[int, int], Any],
+    *,
+    family: str,
+    tokens: tuple[int, ...] | None,
+    training: bool,
+    precision: Precision = "fp32",
+    checkpointing: bool = False,
+    accelerator: bool = True,
+) -> ModelProfile:
+    """Profile a user's module.
+
+    `build` makes it and `example(samples, tokens)` its inputs, keywords as a dictionary or positions as a tuple; both
+    are called on fake tensors. `tokens` are three lengths to trace at, None for inputs that have none. Training starts
+    from the result's `loss`, or from the sum of its first tensor. Raises Untraceable.
+    """
+    variant = _variant(training, precision, checkpointing, accelerator, "encoder")
+    return trace_module(build, example, family=family, tokens=tokens, variant=variant).profile
+
+
+def top_operators(
+    reference: str,
+    *,
+    samples: float,
+    tokens: float,
+    training: bool,
+    precision: Precision = "fp32",
+    checkpointing: bool = False,
+    accelerator: bool = True,
+    task: Task = "encoder",
+) -> list[OperatorCost]:
+    """What each operator of a model does in a batch, most FLOPs first. Raises as `profile_model` does."""
+    config = read_config(reference)
+    return trace_config(config, _variant(training, precision, checkpointing, accelerator, task)).top(samples, tokens)
+
+
+def read_config(reference: str) -> Any:
+    """A model's config. Raises FileNotFoundError where there is no model, Untraceable where it cannot be read."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(resolve_model(reference))
-    return profile_config(config)
+    place = resolve_model(reference)
+    with _reasons():
+        return AutoConfig.from_pretrained(place)
 
 
-def profile_config(config: Any) -> ModelProfile:
-    """Profile the model that a `transformers` config describes."""
-    import torch
-    from transformers import AutoModel
+def trace_config(config: Any, variant: Variant) -> Traced:
+    """The profile and the operators of the model that a `transformers` config describes; cached. Raises Untraceable."""
+    from .subjects import config_subject, quiet
 
-    config._attn_implementation = "eager"
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
-    model.train()
-    short, long = (_trace(model, length) for length in _LENGTHS)
-    layers = getattr(config, "num_hidden_layers", 0)
-    width = getattr(config, "hidden_size", 0)
+    with _reasons():
+        key = cache_key(config.to_dict() | {"attention": str(config._attn_implementation)}, variant)
+        found = _remembered(key)
+        if found is None:
+            with quiet():
+                found = _traced(config_subject(config, variant), variant)
+            _remember(key, found)
+        return found
+
+
+def trace_module(
+    build: Callable[[], nn.Module],
+    example: Callable[[int, int], Any],
+    *,
+    family: str,
+    tokens: tuple[int, ...] | None,
+    variant: Variant,
+) -> Traced:
+    """The profile and the operators of a user's module; not cached, for code has no hash. Raises Untraceable."""
+    from .subjects import module_subject
+
+    with _reasons():
+        return _traced(module_subject(build, example, family, tokens, variant), variant)
+
+
+def _variant(training: bool, precision: Precision, checkpointing: bool, accelerator: bool, task: Task) -> Variant:
+    from .tracing import Variant
+
+    return Variant(training, precision, checkpointing, accelerator, task)
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever a model raises while it is built or traced, as Untraceable in one line."""
+    try:
+        yield
+    except (Untraceable, FileNotFoundError):
+        raise
+    except Exception as error:  # any code of any model
+        raise Untraceable(reason(error)) from error
+
+
+def reason(error: Exception) -> str:
+    """Why a model could not be traced, in one line."""
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else "no message"
+    kind = type(error).__name__
+    if kind in ("DataDependentOutputException", "DynamicOutputShapeException"):
+        return f"what it runs depends on its data ({first})"
+    if kind in ("UnsupportedOperatorException", "UnsupportedFakeTensorException", "NotImplementedError"):
+        return f"an operator cannot be run without data ({first})"
+    return first if isinstance(error, ValueError) else f"{kind}: {first}"
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Fake tensors log the traceback of what they cannot run; the reason is raised anyway."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _traced(subject: Subject, variant: Variant) -> Traced:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from .fitting import count_model
+    from .repeats import find_repeats
+    from .tracing import prime_for
+
+    with _without_tracebacks(), FakeTensorMode(allow_non_fake_inputs=True):
+        model = subject.build()
+        repeats = find_repeats(model)
+        prime = prime_for(model)
+        volumes = count_model(model, repeats, subject.example, subject.lengths, prime, variant)
+    operators = tuple(_operators(volumes))
+    return Traced(_profile(subject, variant, model, volumes, operators), operators)
+
+
+def _operators(volumes: Mapping[tuple[Quantity, Key | None], Volume]) -> Iterator[Operator]:
+    for (quantity, key), launches in volumes.items():
+        if quantity == "launches" and key is not None:
+            cost = Cost(volumes["flops", key], volumes["moved_bytes", key], max(0.0, launches.constant[0]))
+            yield Operator(key[0], key[1], key[2], cost)
+
+
+def _profile(
+    subject: Subject,
+    variant: Variant,
+    model: Any,
+    volumes: Mapping[tuple[Quantity, Key | None], Volume],
+    operators: Sequence[Operator],
+) -> ModelProfile:
+    parameters = list(model.parameters())  # each once, however many modules share it
+    blocks = [size for each in block_lists(model) for size in block_sizes(each)]
     return ModelProfile(
-        family=f"{config.model_type}-{layers}x{width}",
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        forward_flops=_fit(short[0], long[0]),
-        training_flops=_fit(short[1], long[1]),
-        activation_bytes=_fit(short[2], long[2]),
-        vocabulary_parameters=sum(
-            module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)
-        ),
+        family=subject.family,
+        parameters=sum(each.numel() for each in parameters),
+        trainable=sum(each.numel() for each in parameters if each.requires_grad) if variant.training else 0,
+        precision="16-bit" if variant.half else "fp32",
+        forward=_by_class(operators, "forward"),
+        backward=_by_class(operators, "backward"),
+        activation_bytes=volumes["peak_bytes", None],
+        saved_bytes=volumes["saved_bytes", None],
+        boundary_bytes=volumes["boundary_bytes", None],
+        block_parameters=max(blocks, default=0),
+        blocks=len(blocks),
+        kv_bytes_per_token=subject.kv_bytes_per_token,
+        checkpointed=variant.training and variant.checkpointing,
     )
 
 
-def _fit(short: float, long: float) -> tuple[float, float]:
-    """(a, b) of `a L + b L^2` through the values at both lengths."""
-    near, far = _LENGTHS
-    quadratic = (long / far - short / near) / (far - near)
-    return short / near - quadratic * near, quadratic
+def _by_class(operators: Sequence[Operator], part: str) -> dict[OperatorClass, Cost]:
+    found: dict[OperatorClass, Cost] = {}
+    for each in operators:
+        if each.part == part:
+            found[each.operator_class] = found.get(each.operator_class, Cost()) + each.cost
+    return found
 
 
-def _trace(model: Any, length: int) -> tuple[float, float, float]:
-    """(forward FLOPs, forward and backward FLOPs, bytes saved for backward) of one sequence."""
+_memory: OrderedDict[str, Traced] = OrderedDict()
+_folder: list[Path | None] = [None]
+
+
+def use_cache(folder: Path | None) -> None:
+    """Keep profiles in this folder too, across processes; None (as at the start): in memory only."""
+    _folder[0] = folder
+    _memory.clear()
+
+
+def cache_key(config: Mapping[str, Any], variant: Variant) -> str:
+    """What a profile depends on: the config, the variant, the libraries and the code that counts."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    import transformers
 
-    tokens = torch.zeros((1, length), dtype=torch.long, device="meta")
-    saved: dict[int, Any] = {}  # by storage: views of one tensor count once; held, so that no id is used again
-    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept = {name: value for name, value in config.items() if name not in VOLATILE}
+    parts = [json.dumps(kept, sort_keys=True, default=str), repr(variant), torch.__version__, transformers.__version__]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for name in ("fitting", "model_profile", "profile", "repeats", "subjects", "tracing"):
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()
 
-    def keep(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
-            saved[storage._cdata] = storage
-        return tensor
 
-    with FlopCounterMode(display=False) as whole:
-        with FlopCounterMode(display=False) as forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            hidden = model(input_ids=tokens).last_hidden_state
-        hidden.sum().backward()
-    model.zero_grad(set_to_none=True)
-    return (
-        float(forward.get_total_flops()),
-        float(whole.get_total_flops()),
-        float(sum(storage.nbytes() for storage in saved.values())),
-    )
+def _remembered(key: str) -> Traced | None:
+    if key in _memory:
+        _memory.move_to_end(key)
+        return _memory[key]
+    if _folder[0] is None:
+        return None
+    try:
+        found = _stored_form().validate_json((_folder[0] / f"{key}.json").read_bytes())
+    except (OSError, ValueError):  # not there, or damaged: it is traced again and written again
+        return None
+    _keep(key, found)
+    return found
+
+
+def _remember(key: str, traced: Traced) -> None:
+    _keep(key, traced)
+    if _folder[0] is None:
+        return
+    _folder[0].mkdir(parents=True, exist_ok=True)
+    draft = _folder[0] / f".{key}.{os.getpid()}.partial"
+    draft.write_bytes(_stored_form().dump_json(traced))
+    draft.rename(_folder[0] / f"{key}.json")
+
+
+def _keep(key: str, traced: Traced) -> None:
+    _memory[key] = traced
+    if len(_memory) > KEPT_IN_MEMORY:
+        _memory.popitem(last=False)
+
+
+@lru_cache(maxsize=1)
+def _stored_form() -> TypeAdapter[Traced]:
+    return TypeAdapter(Traced)

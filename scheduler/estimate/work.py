@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from .profile import ModelProfile
 
-@dataclass(frozen=True)
-class ModelProfile:
-    """What one sequence of L tokens costs, counted on the real model without weights (`model_profile`)."""
-
-    family: str
-    """Architecture and size, e.g. `bert-6x384`: what calibration shares between runs."""
-    parameters: int
-    forward_flops: tuple[float, float]
-    """(a, b): forward FLOPs of one sequence are `a L + b L^2`."""
-    training_flops: tuple[float, float]
-    """The same for forward and backward."""
-    activation_bytes: tuple[float, float]
-    """(a, b): bytes kept for backward in fp32 for one sequence are `a L + b L^2`."""
-    vocabulary_parameters: int = 0
-    """Parameters of embedding tables: stored and reduced, but not multiplied."""
-
-    def forward(self, tokens: float) -> float:
-        """Forward FLOPs of one sequence of this many tokens."""
-        return self.forward_flops[0] * tokens + self.forward_flops[1] * tokens**2
-
-    def training(self, tokens: float) -> float:
-        """Forward and backward FLOPs of one sequence of this many tokens."""
-        return self.training_flops[0] * tokens + self.training_flops[1] * tokens**2
-
-    def activations(self, tokens: float) -> float:
-        """Bytes of activations that one sequence keeps for backward, fp32."""
-        return self.activation_bytes[0] * tokens + self.activation_bytes[1] * tokens**2
+Strategy = Literal["ddp", "fsdp", "pipeline"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +26,23 @@ class Work:
     batch_size: int = 1
     """Global batch for training, per replica for inference."""
     profile: ModelProfile | None = None
+    host_profile: ModelProfile | None = None
+    """The model as it runs on a host's CPU, where that is another path (attention with dropout is not fused there)."""
+    strategy: Strategy = "ddp"
+    """How a training gang shares the model: whole copies, full sharding, or pipeline stages."""
+    micro_batches: int = 1
+    """Parts that a shard's share of the batch is computed in, one after the other (gradient accumulation)."""
+    generated_tokens: int = 0
+    """Tokens generated for each sample; inference only."""
     rows_per_core_s: float | None = None
     """Rows a host core prepares in a second, sampled at admission; preprocessing only."""
     declared_s: float | None = None
     """The user's own `expected_runtime`."""
+    checkpoint_every_s: float | None = None
+    input_bytes: float = 0.0
     output_bytes: float = 0.0
+    note: str = ""
+    """Why the model could not be traced, where it could not."""
 
     @property
     def training(self) -> bool:

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
+from workloads.quantities import usd_text
+
 from ..types import (
     Configuration,
     Estimate,
@@ -29,6 +31,9 @@ from .prices import congestion_usd, find_prices, money_usd, value_of_time_usd_h
 
 MAX_WAIT_S = 600.0
 """A workload that has waited this long goes first, whatever its size, and what becomes free is kept for it."""
+_UNTIL_WHEN = "busy, and nothing predicts when what runs there ends"
+_NAMED = 3
+"""So many of the configurations that are waited for are named."""
 
 
 class Market:
@@ -138,7 +143,7 @@ def _options(
         wait_s = 0.0 if free else _free_in_s(estimate, capacity, changes, workload.one_node)
         congestion = 0.0 if wait_s else congestion_usd(estimate, prices)
         if wait_s is None:
-            busy = Reason("capacity", "busy: nothing predicts until when")
+            busy = Reason("capacity", _UNTIL_WHEN)
             options.append(Option(estimate, None, congestion, None, busy))
             continue
         # What waits does not pay for the congestion of now: the time it waits is its price.
@@ -187,7 +192,7 @@ def _objection(workload: WorkloadView, estimate: Estimate, situation: Situation,
     if estimate.money is not None and workload.budget_usd is not None:
         over = estimate.money.total_usd - workload.budget_usd
         if over > 0:
-            return Reason("budget", f"would cost ${over:.4f} more than the budget leaves")
+            return Reason("budget", f"would cost {usd_text(over)} more than the budget leaves")
     return None
 
 
@@ -269,12 +274,12 @@ def _runs_on(workload: WorkloadView) -> Explanation:
 
 
 def _taken(best: Option, options: list[Option]) -> Explanation:
-    rows = tuple(option if option is best else _compared(option, best) for option in options)
+    rows = tuple(_told(option if option is best else _compared(option, best)) for option in options)
     summary = f"{best.estimate.configuration} is the least money"
     if best.total_usd is not None and best.estimate.seconds is not None:
-        summary += f": ${best.total_usd:.4f} with the time it takes"
+        summary += f": {usd_text(best.total_usd)} with the time it takes"
         if best.congestion_usd > 0:
-            summary += f" and ${best.congestion_usd:.4f} of congestion"
+            summary += f" and {usd_text(best.congestion_usd)} of congestion"
     elif best.estimate.seconds is None:
         summary = f"{best.estimate.configuration} is the cheapest to try; its run time is not known yet"
     return Explanation(best.estimate.configuration, summary, rows)
@@ -284,29 +289,45 @@ def _compared(option: Option, best: Option) -> Option:
     if option.reason is not None or option.total_usd is None or best.total_usd is None:
         return option
     dearer = option.total_usd - best.total_usd
-    how = f"${dearer:.4f} dearer in all"
+    how = f"{usd_text(dearer)} dearer in all" if dearer > 0 else "costs the same in all"
+    if option.estimate.seconds is None:
+        # Compared by the price of an hour, or as if it were as fast as the fastest known one.
+        how = f"{usd_text(dearer)} an hour dearer" if dearer > 0 else "costs the same an hour"
+        if best.estimate.seconds is not None:
+            how = "run time not known; dearer even at the speed of the fastest"
     if option.wait_s:
         how += f", free in about {option.wait_s:.0f} s"
     return replace(option, reason=Reason("dearer", how))
 
 
+def _told(option: Option) -> Option:
+    """As it is shown: nobody can say what something costs in all whose time is not known, though it is ranked."""
+    return option if option.estimate.seconds is not None else replace(option, total_usd=None)
+
+
+def _stuck(options: list[Option]) -> str:
+    """What is waited for where nobody can say until when, or why nothing is possible."""
+    reasons = {option.reason.message for option in options if option.reason is not None}
+    busy = [str(o.estimate.configuration) for o in options if o.reason is not None and o.reason.code == "capacity"]
+    if not busy:
+        return "cannot run: " + ("; ".join(sorted(reasons)) or "no configuration")
+    return f"waits for {' or '.join(busy[:_NAMED])}: " + "; ".join([_UNTIL_WHEN, *sorted(reasons - {_UNTIL_WHEN})])
+
+
 def _waits(best: Option | None, options: list[Option]) -> Explanation:
     if best is None:
-        reasons = sorted({option.reason.message for option in options if option.reason is not None})
-        busy = any(option.reason is not None and option.reason.code == "capacity" for option in options)
-        how = "waits: " if busy else "cannot run: "
-        return Explanation(None, how + ("; ".join(reasons) or "no configuration"), tuple(options))
+        return Explanation(None, _stuck(options), tuple(_told(option) for option in options))
     summary = f"waits for {best.estimate.configuration}: free in about {best.wait_s:.0f} s"
     now = [o for o in options if o.wait_s == 0 and o.reason is None and o.total_usd is not None]
     if now and best.total_usd is not None:
         other = min(now, key=_cheapest)
         assert other.total_usd is not None
         extra = other.total_usd - best.total_usd
-        summary += f"; would start now on {other.estimate.configuration} for ${extra:.4f} more"
+        summary += f"; would start now on {other.estimate.configuration} for {usd_text(extra)} more"
     rows = tuple(
-        option
+        _told(option)
         if option.reason is not None or not option.wait_s
-        else replace(option, reason=Reason("capacity", f"busy: free in about {option.wait_s:.0f} s"))
+        else replace(_told(option), reason=Reason("capacity", f"busy: free in about {option.wait_s:.0f} s"))
         for option in options
     )
     return Explanation(None, summary, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,20 @@ from dashboards.metrics import render_metrics
 from workloads.errors import Problem, SpecError
 from workloads.loading import Submission, load_text
 
+from ..engine.progress import Progress
 from ..store import Record
 from ..store.sqlite import StoreError
 from ..types import Situation
-from . import auth, views
+from . import auth, calibration_views, views
 from .runtime import Runtime
 
 PROBLEM_TYPE = "application/problem+json"
 OPEN_ROUTES = ("/api/v1/health",)
 MAX_BODY_BYTES = 4 << 20
 _SITUATION = TypeAdapter(Situation)
+_EXPLAINED = ("id", "name", "kind", "state", "message", "ended", "submitted_s", "deadline_s", "late_s", "budget_usd")
+_SHOWN_IDS = 8
+"""So many of the ids that a short start fits are named."""
 
 
 class SubmitRequest(BaseModel):
@@ -49,6 +54,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     _add_submission(app, runtime)
     _add_reading(app, runtime)
     _add_cluster(app, runtime)
+    _add_calibration(app, runtime)
     return app
 
 
@@ -116,8 +122,7 @@ def _add_submission(app: FastAPI, runtime: Runtime) -> None:
     @app.post("/api/v1/plan")
     def plan(request: SubmitRequest) -> dict[str, Any]:
         submission = _submission(request)
-        steps = [views.step_plan(step) for step in runtime.plan(submission)]
-        return {"name": submission.name, "policy": runtime.policy.name, "steps": steps}
+        return views.plan(submission, runtime.policy.name, runtime.plan(submission))
 
     @app.post("/api/v1/workloads/{workload_id}/cancel", status_code=202)
     def cancel(workload_id: str) -> dict[str, Any]:
@@ -139,12 +144,7 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
     @app.get("/api/v1/workloads/{workload_id}")
     def show(workload_id: str) -> dict[str, Any]:
         records = _find(runtime, workload_id)
-        now_s = time.time()
-        long = [
-            views.workload_long(_as_planned(runtime, record), runtime.engine.progress_of(record), now_s)
-            for record in records
-        ]
-        return {"id": workload_id, "workloads": long}
+        return {"id": _whole_id(runtime, workload_id), "workloads": [_long(runtime, record) for record in records]}
 
     @app.get("/api/v1/workloads/{workload_id}/events")
     def events(workload_id: str, after: int = 0) -> dict[str, Any]:
@@ -167,14 +167,8 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
 
     @app.get("/api/v1/workloads/{workload_id}/explain")
     def explain(workload_id: str) -> dict[str, Any]:
-        return {
-            "id": workload_id,
-            "workloads": [
-                {"id": record.id, "name": record.name, "state": record.state, "message": record.message}
-                | {"kind": record.kind, **views.explanation(record.explanation)}
-                for record in (_as_planned(runtime, found) for found in _find(runtime, workload_id))
-            ],
-        }
+        records = _find(runtime, workload_id)
+        return {"id": _whole_id(runtime, workload_id), "workloads": [_explained(runtime, record) for record in records]}
 
 
 def _add_cluster(app: FastAPI, runtime: Runtime) -> None:
@@ -200,16 +194,75 @@ def _add_cluster(app: FastAPI, runtime: Runtime) -> None:
         return PlainTextResponse(render_metrics(runtime.store, runtime.engine), media_type="text/plain; version=0.0.4")
 
 
-def _find(runtime: Runtime, workload_id: str) -> list[Record]:
-    record = runtime.store.get(workload_id)
-    records = [record] if record is not None else runtime.store.select(pipeline_id=workload_id)
-    if not records:
-        raise HTTPException(404, f"there is no workload or pipeline {workload_id!r}")
-    return records
+def _add_calibration(app: FastAPI, runtime: Runtime) -> None:
+    @app.get("/api/v1/calibration")
+    def calibration() -> dict[str, Any]:
+        engine = runtime.engine
+        return calibration_views.calibration(engine.calibration, engine.device_rates, runtime.observer.snapshot())
+
+    @app.delete("/api/v1/calibration")
+    def reset_calibration() -> dict[str, Any]:
+        engine = runtime.engine
+        forgotten = calibration_views.counts(engine.calibration, engine.device_rates)
+        engine.reset_calibration()
+        runtime.wake()
+        return {"forgotten": forgotten}
+
+
+def _find(runtime: Runtime, asked: str) -> list[Record]:
+    """The workload, or those of the pipeline, with this id or start of an id. Raises HTTPException."""
+    known = _whole_id(runtime, asked)
+    record = runtime.store.get(known)
+    return [record] if record is not None else runtime.store.select(pipeline_id=known)
+
+
+def _whole_id(runtime: Runtime, asked: str) -> str:
+    """The id that was meant: itself, or the only one that starts so. Raises HTTPException, with those that are near."""
+    if runtime.store.get(asked) is not None or runtime.store.select(pipeline_id=asked, limit=1):
+        return asked
+    ids = list(dict.fromkeys(i for each in runtime.store.select() for i in (each.pipeline_id, each.id) if i))
+    fitting = [known for known in ids if known.startswith(asked)]
+    if fitting and all(known.startswith(f"{fitting[0]}-") for known in fitting[1:]):  # a pipeline and its steps
+        return fitting[0]
+    if fitting:
+        raise HTTPException(404, f"{asked!r} is the start of several ids: {', '.join(fitting[-_SHOWN_IDS:])}")
+    near = get_close_matches(asked, ids, n=3, cutoff=0.6)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise HTTPException(404, f"there is no workload or pipeline {asked!r}{hint}")
 
 
 def _short(runtime: Runtime, record: Record) -> dict[str, Any]:
-    return views.workload(_as_planned(runtime, record), runtime.engine.progress_of(record), time.time())
+    return views.workload(*_seen(runtime, record))
+
+
+def _long(runtime: Runtime, record: Record) -> dict[str, Any]:
+    return views.workload_long(*_seen(runtime, record))
+
+
+def _explained(runtime: Runtime, record: Record) -> dict[str, Any]:
+    """Why it runs where it does, with what it was told to keep to."""
+    short = _short(runtime, record)
+    said = {name: short[name] for name in _EXPLAINED}
+    return said | views.explanation(_as_planned(runtime, record).explanation)
+
+
+def _seen(runtime: Runtime, record: Record) -> tuple[Record, Progress, float, str, set[str]]:
+    """What is known of a workload now: what the views are made from."""
+    report = runtime.engine.last_report
+    types = report.situation.snapshot.device_types if report is not None else {}
+    emulated = {name for name, kind in types.items() if kind.emulated}
+    progress = runtime.engine.progress_of(record)
+    return _as_planned(runtime, record), progress, time.time(), _failure(runtime, record), emulated
+
+
+def _failure(runtime: Runtime, record: Record) -> str:
+    """Why the last attempt that was to be tried again failed: kept in the record until it ends well."""
+    if not record.failures and not record.losses:
+        return ""
+    if record.state != "succeeded":
+        return record.message
+    retries = [event for event in runtime.store.events(workload_id=record.id) if event.kind == "retry"]
+    return retries[-1].cause if retries else ""
 
 
 def _as_planned(runtime: Runtime, record: Record) -> Record:

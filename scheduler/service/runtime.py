@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
-from cluster.host import HostRates, measure_host
+from cluster.host import HostRates, measure_host, measure_reduce
 from cluster.local import LocalCluster
 from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
@@ -53,7 +53,7 @@ def host_rates(home: Home) -> HostRates:
     try:
         return HostRates.from_json(json.loads(home.host_file.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
-        rates = measure_host()
+        rates = replace(measure_host(), reduce_bytes_s=measure_reduce())
         home.prepare()
         home.host_file.write_text(json.dumps(rates.to_json()))
         return rates
@@ -85,7 +85,12 @@ class Runtime:
         token_path = access.token_path
         self.observer = RayObserver(access.address, catalog, host, token_path)
         self.executor = RayExecutor(
-            access.dashboard_url, access.address, self._progress_path, token_path, staging=home.path / "stage"
+            access.dashboard_url,
+            access.address,
+            self._progress_path,
+            token_path,
+            staging=home.path / "stage",
+            shared_files=access.local is not None,
         )
         self.store = Store(home.database)
         auth.remember(self.store, home.ensure_token())
@@ -126,7 +131,7 @@ class Runtime:
             submission,
             runs=self.home.runs,
             catalog=self.catalog,
-            snapshot=self.observer.snapshot(),
+            snapshot=self.engine.as_measured(self.observer.snapshot()),
             calibration=self.engine.calibration,
             now_s=now_s,
         )
@@ -147,7 +152,7 @@ class Runtime:
             submission,
             self.policy,
             catalog=self.catalog,
-            snapshot=self.observer.snapshot(),
+            snapshot=self.engine.as_measured(self.observer.snapshot()),
             calibration=self.engine.calibration,
         )
 
@@ -165,13 +170,14 @@ class Runtime:
         self.wake()
 
     def logs(self, record: Record) -> str:
-        """What all attempts of a workload printed: kept files of ended ones, Ray's of the present one."""
+        """What all attempts of a workload printed: kept files of ended ones, Ray's of the present one. It only ever
+        grows at its end, so that a reader may go on where it was."""
         texts = []
         for attempt in range(1, record.attempt + 1):
             run_id = replace(record, attempt=attempt).run_id
             kept = Path(record.run_dir) / f"{run_id}.log"
             text = kept.read_text(errors="replace") if kept.is_file() else self.executor.logs(run_id)
-            texts.append((f"--- attempt {attempt}\n" if record.attempt > 1 else "") + text)
+            texts.append((f"--- attempt {attempt}\n" if attempt > 1 else "") + text)
         return "\n".join(texts)
 
     def _keep_logs(self, record: Record) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,12 @@ from pydantic import TypeAdapter
 
 from workloads.errors import RaywiseError
 
+from ..estimate import device_rates
 from ..estimate.calibration import Calibration
 from ..states import check_transition
 from .records import Event, Record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS workloads (
     id TEXT PRIMARY KEY, number INTEGER NOT NULL, state TEXT NOT NULL, pipeline_id TEXT, record TEXT NOT NULL
@@ -38,10 +39,22 @@ CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
 CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are never lost'); END;
 CREATE TABLE IF NOT EXISTS calibration (
-    key TEXT PRIMARY KEY, mean REAL NOT NULL, spread REAL NOT NULL, count INTEGER NOT NULL
-) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, mean REAL NOT NULL, spread REAL NOT NULL,
+    count INTEGER NOT NULL, parts TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+_FROM_1 = """
+BEGIN;
+DROP TABLE IF EXISTS calibration;
+UPDATE workloads SET record = json_set(record, '$.work.profile', json('null'))
+    WHERE json_type(record, '$.work') = 'object';
+COMMIT;
+"""
+"""Profiles and what was learnt with them have another shape since: both are made again from the next submission on."""
+_SET = "INSERT OR REPLACE INTO settings VALUES (?, ?)"
+DEVICE_RATES = "device-rates"
+"""The setting that keeps what benchmarks measured."""
 _RECORD = TypeAdapter(Record)
 
 
@@ -58,8 +71,10 @@ class Store:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=30000;")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA_VERSION):
+            if version not in (0, 1, SCHEMA_VERSION):
                 raise StoreError(f"{path}: schema version {version}; this Raywise reads version {SCHEMA_VERSION}")
+            if version == 1:
+                self._db.executescript(_FROM_1)
             self._db.executescript(_SCHEMA + f"PRAGMA user_version={SCHEMA_VERSION};")
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from error
@@ -170,14 +185,27 @@ class Store:
     def load_calibration(self) -> Calibration:
         """Everything learnt so far."""
         with self._lock:
-            rows = self._db.execute("SELECT key, mean, spread, count FROM calibration").fetchall()
-        return Calibration.from_rows({row[0]: (row[1], row[2], row[3]) for row in rows})
+            query = "SELECT key, mean, spread, count, parts FROM calibration ORDER BY number"
+            rows = self._db.execute(query).fetchall()
+        return Calibration.from_rows(rows)
 
-    def save_calibration(self, calibration: Calibration) -> None:
-        """Replace what was learnt."""
+    def load_device_rates(self) -> dict[str, device_rates.DeviceRates]:
+        """What benchmarks measured of device types, by the name calibration knows them by."""
+        return device_rates.from_json(self.setting(DEVICE_RATES))
+
+    def save_calibration(
+        self, calibration: Calibration, rates: Mapping[str, device_rates.DeviceRates] | None = None
+    ) -> None:
+        """Replace what was learnt, and the rates of device types where they are given: in one transaction, since the
+        one is learnt against the other."""
         with self._transaction() as db:
             db.execute("DELETE FROM calibration")
-            db.executemany("INSERT INTO calibration VALUES (?, ?, ?, ?)", calibration.to_rows())
+            db.executemany(
+                "INSERT INTO calibration (key, mean, spread, count, parts) VALUES (?, ?, ?, ?, ?)",
+                calibration.to_rows(),
+            )
+            if rates is not None:
+                db.execute(_SET, (DEVICE_RATES, device_rates.to_json(rates)))
 
     def setting(self, name: str) -> str | None:
         """A stored setting, or None."""
@@ -188,7 +216,7 @@ class Store:
     def set_setting(self, name: str, value: str) -> None:
         """Store a setting."""
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+            db.execute(_SET, (name, value))
 
 
 def _dump(record: Record) -> str:

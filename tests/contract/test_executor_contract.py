@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -236,10 +237,13 @@ class TestRayExecutor:
         ray_harness.wait_ended(run_id)
         assert ray_harness.notes(run_id) == ["a value"]
 
-    def test_the_users_code_is_shipped(self, ray_harness: Harness) -> None:
+    @pytest.mark.parametrize("packed", [False, True], ids=["a folder", "a zip"])
+    def test_the_users_code_is_shipped(self, ray_harness: Harness, packed: bool) -> None:
         code = ray_harness.folder / "code"
         code.mkdir()
         (code / "users_own_module.py").write_text("GREETING = 'from the code'\n")
+        if packed:
+            code = Path(shutil.make_archive(str(code), "zip", code))
         run_id = ray_harness.start("code succeed", code_path=str(code))
         ray_harness.wait_ended(run_id)
         assert ray_harness.notes(run_id) == ["from the code"]

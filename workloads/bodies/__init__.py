@@ -22,6 +22,8 @@ def run_body(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         from .infer import run
     elif kind == "command":
         from .command import run
+    elif kind == "benchmark":
+        from .benchmark import run
     else:
         raise WorkloadFailed(f"workloads of kind {kind} cannot run yet")
     return run(job, progress)

@@ -40,9 +40,19 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def position(step: int, rows: int, batch_size: int) -> tuple[int, int]:
-    """(epoch, batch within it) of a global step."""
-    return divmod(step, steps_per_epoch(rows, batch_size))
+def total_steps(rows: int, batch_size: int, epochs: int, max_steps: int | None = None) -> int:
+    """Global batches of a run: of all its epochs, or fewer where it ends after `max_steps`."""
+    steps = steps_per_epoch(rows, batch_size) * epochs
+    return steps if max_steps is None else min(steps, max_steps)
+
+
+def seen(lengths: Sequence[int] | npt.NDArray[Any], batch_size: int, seed: int, steps: int) -> tuple[int, int]:
+    """(rows, tokens without padding) of the first `steps` global batches of a run; a row counts once an epoch."""
+    sizes = np.asarray(lengths, dtype=np.int64)
+    epochs, begun = divmod(steps, steps_per_epoch(len(sizes), batch_size))
+    partly = plan_epoch(sizes, batch_size, seed, epochs)[:begun]
+    rows = len(sizes) * epochs + sum(len(batch) for batch in partly)
+    return rows, int(sizes.sum()) * epochs + sum(int(sizes[batch].sum()) for batch in partly)
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[IndexArray]:

@@ -73,12 +73,12 @@ class Inference:
         self.started = time.monotonic()
 
     def _read(self) -> tuple[pa.Table, int]:
-        """The rows to predict, with their numbers in the input, and how many drop_labels leaves out."""
+        """The rows to predict, with their numbers in the input, and how many of those read drop_labels leaves out."""
         spec = self.spec
         source = find_table(spec.input)
         text = (spec.text_column,) if spec.entrypoint is None else ()
         label = (spec.label_column,) if spec.label_column is not None else ()
-        table = read_table(source, text_columns=(*text, *label))
+        table = read_table(source, text_columns=(*text, *label), max_rows=spec.max_rows)
         for name in text:
             require_column(name, table.column_names, spec.input, "text_column")
         for name in label:

@@ -265,5 +265,9 @@ def _written(folder: Path) -> tuple[int, int]:
 
 
 def _cause(error: Exception) -> str:
+    """The user's own exception in one line; Ray Data wraps it in words of its own, and keeps only its text."""
+    first, wrapped, _ = str(error).partition("\nThe above exception was the direct cause of")
+    if wrapped and isinstance(error, ray.exceptions.RayTaskError):
+        return first.strip().splitlines()[-1]
     cause = getattr(error, "cause", None) or error.__cause__ or error
     return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"

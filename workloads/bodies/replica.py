@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,7 +125,8 @@ class _TextPredictor(_Predictor):
         self._torch, self._spec = torch, spec
         self._device = torch.device("cuda" if shard.resources.get("GPU", 0) and torch.cuda.is_available() else "cpu")
         self._tokenizer = load_tokenizer(spec.model or "")
-        self._model = load_classifier(spec.model or "").to(self._device)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(spec.precision, torch.float32)
+        self._model = load_classifier(spec.model or "").to(self._device, dtype)
         self.labels = list(self._model.labels)
         self._ids: dict[int, list[int]] = {}
 
@@ -149,7 +149,7 @@ class _TextPredictor(_Predictor):
         torch = self._torch
         texts = [rows[self._spec.text_column][place] for place in places]
         ids, mask = pad(tokenise(self._tokenizer, texts, self._spec.max_length), self._tokenizer.pad_token_id)
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode():
             logits = self._model(torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device))
             scores, best = logits.float().softmax(-1).max(-1)
         if not bool(torch.isfinite(scores).all()):
@@ -157,13 +157,6 @@ class _TextPredictor(_Predictor):
         self.tokens += int(ids.size)
         labels = self.labels or []
         return {"prediction": [labels[i] for i in best.tolist()], "score": [float(score) for score in scores.tolist()]}
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._spec.precision == "fp32":
-            return nullcontext()
-        dtype = self._torch.bfloat16 if self._spec.precision == "bf16" else self._torch.float16
-        autocast: AbstractContextManager[Any] = self._torch.autocast(self._device.type, dtype=dtype)
-        return autocast
 
 
 class _UserPredictor(_Predictor):

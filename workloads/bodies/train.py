@@ -130,6 +130,8 @@ def _why(error: TrainingFailedError, spec: Train) -> WorkloadFailed:
     """The first worker's own error, in one line. A user's exception has already had its retries in place."""
     causes = list(error.worker_failures.values()) if isinstance(error, RayWorkerGroupError) else []
     for cause in causes:
+        if isinstance(cause, WorkloadFailed):  # our own word, not the user's: an entrypoint that is not there
+            return cause
         text = str(cause).strip().splitlines() or [type(cause).__name__]
         name = type(cause).__name__
         if "Died" in name or "Unavailable" in name or name == "RayActorError":

@@ -74,7 +74,9 @@ class Trainer:
         self.train = read_examples(folder / "train", self.options.max_length)
         self.validation = read_examples(folder / "validation", self.options.max_length)
         self.steps_per_epoch = batching.steps_per_epoch(len(self.train), self.options.batch_size)
-        self.total_steps = self.steps_per_epoch * self.options.epochs
+        self.total_steps = batching.total_steps(
+            len(self.train), self.options.batch_size, self.options.epochs, self.options.max_steps
+        )
 
     def _load_model(self) -> None:
         torch.manual_seed(self.options.seed)  # the same fresh head on every shard
@@ -113,7 +115,9 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> float:
         batches = batching.plan_epoch(self.train.lengths, self.options.batch_size, self.options.seed, epoch)
-        first = self.position.step - epoch * self.steps_per_epoch
+        begin = epoch * self.steps_per_epoch
+        batches = batches[: self.total_steps - begin]
+        first = self.position.step - begin
         losses: list[float] = []
         self.parallel.train()
         for number, rows in enumerate(batches[first:], start=first):
@@ -123,7 +127,7 @@ class Trainer:
             losses.append(loss)
             self.position = replace(self.position, step=self.position.step + 1, train_s=self.position.train_s + seconds)
             self.progress.step(self.position.step, epoch, loss, len(rows), tokens, seconds)
-            if due and number + 1 < len(batches):  # the epoch's end saves anyway
+            if due and number + 1 < len(batches):  # the end of the epoch or of the run saves anyway
                 self._save({})
         return float(np.mean(losses)) if losses else math.nan
 
@@ -224,15 +228,18 @@ class Trainer:
         return ray.train.Checkpoint(str(path))
 
     def _summary(self) -> dict[str, Any]:
+        samples, tokens = batching.seen(
+            self.train.lengths, self.options.batch_size, self.options.seed, self.total_steps
+        )
         return {
             "model": str(self.folder / "best"),
             "steps": self.position.step,
-            "epochs": self.options.epochs,
+            "epochs": -(-self.total_steps // self.steps_per_epoch),
             "best_epoch": self.position.best_epoch,
             "validation_accuracy": self.position.best_accuracy,
             "train_s": round(self.position.train_s, 3),
-            "samples": len(self.train) * self.options.epochs,
-            "tokens": int(self.train.lengths.sum()) * self.options.epochs,
+            "samples": samples,
+            "tokens": tokens,
             "shards": self.world,
             "precision": self.spec.precision,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from difflib import get_close_matches
 from typing import Any
 
 from ..errors import WorkloadFailed
@@ -24,6 +25,11 @@ def load_entrypoint(entrypoint: str) -> Any:
     except Exception as error:
         raise WorkloadFailed(f"entrypoint {entrypoint} cannot be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, name, None)
+    if found is None:
+        close = get_close_matches(name, [each for each in dir(module) if not each.startswith("__")], n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise WorkloadFailed(f"entrypoint {entrypoint}: module {module_name} has no function or class {name}{hint}")
     if not callable(found):
-        raise WorkloadFailed(f"entrypoint {entrypoint}: module {module_name} has no function or class {name}")
+        kind = type(found).__name__
+        raise WorkloadFailed(f"entrypoint {entrypoint}: {name} is neither a function nor a class, but of type {kind}")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
-from workloads.job import ProgressWriter
+from cluster.types import RunRequest
+from workloads.errors import WorkloadFailed
+from workloads.job import Job, ProgressWriter
 
 
 class FakeJobsServer:
@@ -152,3 +155,44 @@ def test_the_package_is_staged_where_it_is_asked_for_and_again_when_it_is_gone(t
     assert (second / "__main__.py").is_file()
     executor.close()
     assert not second.exists()
+
+
+def request(code: Path, run_id: str, folder: Path) -> RunRequest:
+    job = Job("w", run_id, 1, {}, (), str(folder / "run"), str(folder / "out"), str(folder / "progress"))
+    return RunRequest(job, "w", str(code))
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A zip of somebody's code."""
+    path = tmp_path / "code.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mine.py", "X = 1\n")
+    return path
+
+
+def test_code_is_used_in_place_where_every_node_sees_it(code: Path, tmp_path: Path) -> None:
+    executor = RayExecutor("http://127.0.0.1:1", "127.0.0.1:1", lambda _: tmp_path, shared_files=True)
+    folders = [executor._runtime_env(request(code, run_id, tmp_path))["working_dir"] for run_id in ("w", "w.r2")]
+    executor.close()
+    assert folders == [f"local://{tmp_path}/run/code/w", f"local://{tmp_path}/run/code/w.r2"]
+    assert [Path(each.removeprefix("local://"), "mine.py").read_text() for each in folders] == ["X = 1\n"] * 2
+
+
+def test_code_that_ray_brings_to_the_nodes_is_a_package_that_no_other_run_has(code: Path, tmp_path: Path) -> None:
+    executor = RayExecutor("http://127.0.0.1:1", "127.0.0.1:1", lambda _: tmp_path)
+    packages = [
+        Path(executor._runtime_env(request(code, run_id, tmp_path))["working_dir"]) for run_id in ("w", "w.r2", "w")
+    ]
+    executor.close()
+    assert packages[0].read_bytes() == packages[2].read_bytes() != packages[1].read_bytes()
+    assert zipfile.ZipFile(packages[1]).read("mine.py") == b"X = 1\n"
+
+
+def test_code_that_cannot_be_unpacked_fails_the_run_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "code.zip").write_bytes(b"no zip")
+    executor = RayExecutor("http://127.0.0.1:1", "127.0.0.1:1", lambda _: tmp_path, shared_files=True)
+    with pytest.raises(WorkloadFailed, match="its code cannot be unpacked: File is not a zip file") as caught:
+        executor.start(request(tmp_path / "code.zip", "w", tmp_path))
+    executor.close()
+    assert caught.value.retryable

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.types import DeviceType, Node, NodeDevices, Snapshot
-from scheduler.estimate.work import ModelProfile, Work
+from scheduler.estimate.profile import Cost, ModelProfile, Volume
+from scheduler.estimate.work import Work
 from scheduler.types import Configuration, Estimate, Money, Placement, Situation, WorkloadView
 
 CPU = DeviceType("cpu", "cpu", memory_bytes=64e9, peak_flops={"fp32": 50e9}, price_usd_h=0.05)
@@ -32,8 +33,20 @@ TPU = DeviceType("TPU-v4", "tpu", memory_bytes=32e9, peak_flops={"bf16": 275e12}
 NO_RATES = DeviceType("Z9", "gpu", price_usd_h=1.0)
 TYPES = {kind.name: kind for kind in (CPU, T4, A100, UNPRICED, TPU, NO_RATES)}
 
-PROFILE = ModelProfile("bert-2x32", 1_000_000, (2e6, 0.0), (6e6, 0.0), (1000.0, 10.0))
-"""1 M parameters, 2 MFLOP a token forward and 6 in training."""
+def products(flops_per_token: float) -> dict[str, Cost]:
+    """A pass of nothing but matrix products of this many FLOPs a token."""
+    return {"matmul": Cost(flops=Volume(per_sample=(0.0, flops_per_token, 0.0)))}
+
+
+PROFILE = ModelProfile(
+    "bert-2x32",
+    1_000_000,
+    1_000_000,
+    forward=products(2e6),  # type: ignore[arg-type]
+    backward=products(4e6),  # type: ignore[arg-type]
+    activation_bytes=Volume(per_sample=(0.0, 1000.0, 10.0)),
+)
+"""1 M parameters, 2 MFLOP a token forward and 4 backward, 1000 L + 10 L^2 bytes of activations."""
 
 
 def node(name: str, *devices: tuple[str, int] | tuple[str, int, int], network: float | None = None) -> Node:

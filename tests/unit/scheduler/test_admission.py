@@ -251,7 +251,9 @@ def test_a_pipeline_promises_what_its_steps_will_write(submit: Submit, tmp_path:
     assert prepared is not None and trained is not None and labelled is not None
     assert (prepared.samples, trained.samples, trained.evaluation_samples) == (6.0, 9.0, 9.0)
     assert trained.tokens_per_sample == pytest.approx(4.0)
-    assert labelled.profile == trained.profile
+    assert labelled.profile is not None and trained.profile is not None
+    assert (labelled.family, labelled.profile.parameters) == (trained.family, trained.profile.parameters)
+    assert (labelled.profile.trainable, trained.profile.trainable) == (0, trained.profile.parameters)
     assert records[1].spec["input"] == records[0].output
     assert records[2].spec["model"] == f"{records[1].output}/model"
 

@@ -67,6 +67,8 @@ ROUTES = [
     ("POST", "/api/v1/workloads/x/cancel"),
     ("GET", "/api/v1/devices"),
     ("GET", "/api/v1/snapshot"),
+    ("GET", "/api/v1/calibration"),
+    ("DELETE", "/api/v1/calibration"),
     ("GET", "/metrics"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/nowhere"),
@@ -345,3 +347,46 @@ def test_an_answer_is_json_that_anybody_can_read(api: TestClient, runtime: FakeR
     runtime.cycle()
     response = api.get(f"/api/v1/workloads/{name}")
     assert json.loads(response.text, parse_constant=pytest.fail)["workloads"][0]["progress"]["step"] == 1
+
+
+def test_the_start_of_an_id_is_enough_where_it_fits_only_one(api: TestClient, runtime: FakeRuntime) -> None:
+    alone, pipeline = submit(api).json()["id"], submit(api, PIPELINE).json()["id"]
+    assert api.get(f"/api/v1/workloads/{alone[:-2]}").json()["id"] == alone
+    answer = api.get(f"/api/v1/workloads/{pipeline[:-2]}").json()
+    assert (answer["id"], len(answer["workloads"])) == (pipeline, 2)
+    assert api.get(f"/api/v1/workloads/{pipeline}-f").json()["workloads"][0]["name"] == "first"
+    assert api.post(f"/api/v1/workloads/{alone[:-2]}/cancel").json() == {"cancelled": [alone]}
+
+
+def test_an_id_that_is_not_there_brings_up_those_that_are_near(api: TestClient, runtime: FakeRuntime) -> None:
+    ids = [submit(api).json()["id"] for _ in range(2)]
+    title = problem(api.get("/api/v1/workloads/hello"), 404)["title"]
+    assert title == f"'hello' is the start of several ids: {', '.join(ids)}"
+    wrong = ids[0].replace("hello", "helo")
+    title = problem(api.get(f"/api/v1/workloads/{wrong}"), 404)["title"]
+    assert title.startswith(f"there is no workload or pipeline {wrong!r}; did you mean {ids[0]}")
+
+
+def test_a_failed_attempt_is_told_of_before_and_after_the_next_one(api: TestClient, runtime: FakeRuntime) -> None:
+    runtime.script = Script(fail_at_s=1.0, message="boom")
+    name = submit(api).json()["id"]
+    for _ in range(3):
+        runtime.cycle()
+    (waiting,) = api.get("/api/v1/workloads").json()["workloads"]
+    assert (waiting["state"], waiting["attempt"], waiting["failure"]) == ("queued", 1, "boom")
+    runtime.script = Script(run_s=5.0)
+    for _ in range(12):
+        runtime.cycle()
+    (done,) = api.get(f"/api/v1/workloads/{name}").json()["workloads"]
+    assert (done["state"], done["attempt"]) == ("succeeded", 2)
+    assert done["failure"] == "attempt 1 failed (1 of 3): boom"
+    assert done["attempt_s"] == pytest.approx(5.0)
+    assert done["run_s"] == pytest.approx(6.0)
+
+
+def test_a_workload_says_that_its_devices_are_emulated(api: TestClient, runtime: FakeRuntime) -> None:
+    submit(api, PIPELINE)
+    for _ in range(30):
+        runtime.cycle()
+    first, second = api.get("/api/v1/workloads").json()["workloads"]
+    assert (first["emulated"], second["emulated"]) == ([], ["T4"])

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cluster.fake import Script
 from fake_service import HOST, FakeRuntime
 from scheduler.cli import app
+from scheduler.cli.common import console, plain_width
 from scheduler.client import Client, ClientError, NoService, Refused
 from scheduler.service.app import create_app
 
@@ -114,7 +115,7 @@ def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
             ["plan", "hello.yaml", "--set", "comand=x"],
             "error: hello.yaml: --set: there is no parameter or field 'comand'\n  hint: did you mean 'command'?\n",
         ),
-        (["plan", "bad.yaml"], "error: bad.yaml: retries: Input should be greater than or equal to 0\n"),
+        (["plan", "bad.yaml"], "error: bad.yaml: retries: must be at least 0, got -1\n"),
         (["up", "--policy", "best"], "error: unknown policy 'best'\n  hint: one of first-fit, market\n"),
         (["up", "--address", "a:1", "--cluster", "c.yaml"], "error: --address and --cluster exclude each other\n"),
         (["demo", "none.yaml"], "error: none.yaml does not exist; the example pipeline comes with the source tree\n"),
@@ -158,6 +159,45 @@ def test_a_plan_for_a_cluster_that_is_only_written_down(
     assert "unknown device type 'H1000'" in bad(2, "plan", spec, "--cluster", "c.yaml")
 
 
+def test_a_plan_says_what_it_cannot_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.cli.offline.host_rates", lambda _: HOST)
+    (tmp_path / "u.yaml").write_text("kind: command\nname: u\ncommand: x\ndeadline: 1s\n")
+    text = " ".join(good("plan", "u.yaml").split())
+    assert "note: the run time of u is not known: it cannot be checked against the deadline of 1 s" in text
+    assert json.loads(good("plan", "u.yaml", "--json"))["steps"][0]["options"][0]["total_usd"] is None
+
+
+def test_each_problem_is_called_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(COMMAND + "retries: -1\npriority: high\n")
+    assert bad(2, "plan", "bad.yaml") == (
+        "error: bad.yaml: priority: expected a whole number, got 'high'\n"
+        "error: bad.yaml: retries: must be at least 0, got -1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "terminal", "width"),
+    [({}, False, 150), ({"COLUMNS": "80"}, False, None), ({"COLUMNS": "wide"}, False, 150), ({}, True, None)],
+    ids=["a pipe", "a pipe and COLUMNS", "COLUMNS that is no number", "a terminal"],
+)
+def test_how_wide_tables_are(environ: dict[str, str], terminal: bool, width: int | None) -> None:
+    assert plain_width(environ, terminal=terminal) == width
+
+
+def test_wide_prints_every_column_in_a_narrow_window(
+    service: FakeRuntime, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 40)
+    narrow, wide = good("plan", spec), good("plan", spec, "--wide")
+    assert "no room for: " in narrow and "no room for: " not in wide
+    assert max(len(line) for line in narrow.splitlines()) <= 40
+
+
+def test_a_flag_takes_no_value_in_the_help() -> None:
+    for verb in ("submit", "up", "plan", "show"):
+        assert "<bool>" not in good(verb, "--help")
+
+
 def test_help_names_every_verb() -> None:
     text = good("--help")
     for verb in ("up", "down", "demo", "plan", "submit", "list", "show", "logs", "cancel", "explain", "devices"):
@@ -192,9 +232,13 @@ def test_submit_and_follow_a_workload_by_hand(service: FakeRuntime, spec: str) -
 def test_submit_and_wait(service: FakeRuntime, tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(PIPELINE)
     text = good("submit", "two.yaml", "--wait")
+    lines = text.splitlines()
+    assert lines[0].startswith("submitted two-")
     assert "first: succeeded on cpu x1" in text
-    assert "second: succeeded on T4 x1" in text
+    assert "second: succeeded on T4 x1 (emulated)" in text
     assert "What ran" in text
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["first", "second"]
+    assert all(line.endswith("/output") for line in lines[-2:])
     view = json.loads(good("submit", "two.yaml", "--wait", "--json"))
     assert [w["state"] for w in view["workloads"]] == ["succeeded", "succeeded"]
 
@@ -204,6 +248,40 @@ def test_a_workload_that_fails_is_exit_code_1(service: FakeRuntime, spec: str) -
     result = run("submit", spec, "--wait", "--set", "retries=0")
     assert result.exit_code == 1
     assert "boom [bold]" in result.stdout
+    assert "`raywise logs hello-" in result.stdout.splitlines()[-1]
+
+
+def test_a_failed_attempt_is_seen_while_it_waits_and_afterwards(service: FakeRuntime, spec: str) -> None:
+    scripts = [Script(fail_at_s=1.0, message="boom"), Script(run_s=5.0)]
+    service.cluster._script_of = lambda request: scripts[min(request.job.run_id.count(".r"), 1)]
+    text = good("submit", spec, "--wait")
+    assert "hello: queued   0%  attempt 1 failed: boom; waits after a failed attempt" in text
+    assert "time and cost are of 2 attempts, the last took 5.0 s; before it: attempt 1 failed" in " ".join(text.split())
+
+
+def test_a_missed_deadline_is_seen_in_show_and_list(service: FakeRuntime, tmp_path: Path) -> None:
+    (tmp_path / "u.yaml").write_text("kind: command\nname: u\ncommand: x\ndeadline: 1s\n")
+    service.script = Script(run_s=5.0)
+    text = good("submit", "u.yaml", "--wait")
+    name = text.split()[1].rstrip(";")
+    assert "deadline missed by" in text
+    assert "deadline missed by" in good("list")
+    for verb in ("show", "explain"):
+        assert "u: deadline 1.0 s after it was submitted (" in good(verb, name)
+
+
+def test_the_start_of_an_id_is_enough(service: FakeRuntime, spec: str) -> None:
+    name = json.loads(good("submit", spec, "--json"))["id"]
+    assert json.loads(good("show", name[:-2], "--json"))["id"] == name
+    assert "did you mean" in bad(2, "show", name.replace("hello", "helo"))
+
+
+def test_a_pipeline_is_listed_with_its_own_id(service: FakeRuntime, tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(PIPELINE)
+    name = json.loads(good("submit", "two.yaml", "--json"))["id"]
+    assert [line.split()[:2] for line in good("list").splitlines() if name in line] == [
+        [name, "pipeline"], [f"{name}-first", "command"], [f"{name}-second", "command"],
+    ]  # fmt: skip
 
 
 def test_a_refusal_by_the_service_is_exit_code_2(service: FakeRuntime, spec: str) -> None:

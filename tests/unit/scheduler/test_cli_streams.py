@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 import raywise
 from scheduler.cli import app, demo
 from scheduler.cli.app import _LogPrinter
+from scheduler.cli.common import doing
+from scheduler.cli.waiting import Milestones
 
 
 def test_each_log_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +31,40 @@ def test_one_log_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "1\n"
 
 
+NOISE = "2026-11-21 08:24:02,556\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
+
+
+def test_a_retry_goes_on_after_what_was_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = _LogPrinter()
+    first = "one\n"
+    for text in (
+        first,
+        f"{first}\n--- attempt 2\n",
+        f"{first}\n--- attempt 2\ntwo\n",
+        "",
+        f"{first}\n--- attempt 2\ntwo\n3\n",
+    ):
+        printer.print({"a": text}, last=False)
+    assert capsys.readouterr().out == "one\n\n--- attempt 2\ntwo\n3\n"
+
+
+def test_a_line_of_rays_own_is_not_shown_by_halves(capsys: pytest.CaptureFixture[str]) -> None:
+    printer, text = _LogPrinter(), f"a\n{NOISE}b\nc"
+    for end in range(len(text) + 1):
+        printer.print({"w": text[:end]}, last=False)
+    assert capsys.readouterr().out == "a\nb\n"
+    printer.print({"w": text})
+    assert capsys.readouterr().out == "c", "what has no end of line comes last, but it comes"
+
+
+def test_the_raw_log_is_all_there_and_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = _LogPrinter(raw=True)
+    printer.print({"w": NOISE[:30]}, last=False)
+    assert capsys.readouterr().out == NOISE[:30]
+    printer.print({"w": NOISE}, last=False)
+    assert capsys.readouterr().out == NOISE[30:]
+
+
 class Printing:
     """A pipeline whose two workloads have ended."""
 
@@ -36,7 +72,7 @@ class Printing:
         return {"workloads": [{"id": "p-a", "ended": True}, {"id": "p-b", "ended": True}]}
 
     def logs(self, workload_id: str) -> str:
-        return f"I am {workload_id}\n"
+        return f"{NOISE if workload_id == 'p-a' else ''}I am {workload_id}\n"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +80,11 @@ class Printing:
     [
         ([], "=== p-a\nI am p-a\n=== p-b\nI am p-b\n"),
         (["-f"], "=== p-a\nI am p-a\n=== p-b\nI am p-b\n"),
-        (["--json"], json.dumps({"id": "p", "logs": {"p-a": "I am p-a\n", "p-b": "I am p-b\n"}}, indent=2) + "\n"),
+        (["--raw"], f"=== p-a\n{NOISE}I am p-a\n=== p-b\nI am p-b\n"),
+        (
+            ["--json"],
+            json.dumps({"id": "p", "logs": {"p-a": f"{NOISE}I am p-a\n", "p-b": "I am p-b\n"}}, indent=2) + "\n",
+        ),
     ],
 )
 def test_logs_of_a_pipeline(monkeypatch: pytest.MonkeyPatch, flags: list[str], printed: str) -> None:
@@ -79,3 +119,36 @@ def test_an_interrupted_demo(ends: bool, said: str) -> None:
 def test_the_package_exports_the_clients_errors() -> None:
     assert issubclass(raywise.NoService, raywise.ClientError)  # type: ignore[attr-defined]
     assert issubclass(raywise.Refused, raywise.ClientError)  # type: ignore[attr-defined]
+
+
+def telling(*moments: tuple[float, str, int], ticks: bool = True) -> list[bool]:
+    """Whether each (second, state, attempt) is told of."""
+    now_s = [0.0]
+    milestones = Milestones(ticks, clock=lambda: now_s[0])
+    told = []
+    for at_s, state, attempt in moments:
+        now_s[0] = at_s
+        told.append(milestones.due({"id": "w", "state": state, "attempt": attempt, "explanation": None}))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("ticks", "told"),
+    [(True, [False, False, True, False, True, False, True, False, True]), (False, [False, False, True, False, True, False, False, False, True])],
+    ids=["a stream that cannot be redrawn", "a terminal"],
+)  # fmt: skip
+def test_a_line_stays_when_something_changed_or_after_half_a_minute(ticks: bool, told: list[bool]) -> None:
+    moments = [(100.0, "pending", 0), (101.0, "queued", 0), (102.0, "starting", 1), (103.0, "starting", 1)]
+    moments += [(104.0, "running", 1), (133.0, "running", 1), (134.5, "running", 1), (140.0, "running", 1)]
+    assert telling(*moments, (141.0, "succeeded", 1), ticks=ticks) == told
+
+
+def test_the_next_attempt_is_told_of() -> None:
+    moments = [(1.0, "running", 1), (2.0, "queued", 1), (3.0, "queued", 1), (4.0, "running", 2)]
+    assert telling(*moments) == [True, True, False, True]
+
+
+def test_what_takes_time_is_said_once_on_a_plain_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    with doing("starting [this]"):
+        assert capsys.readouterr().out == "starting [this] ...\n"
+    assert capsys.readouterr().out == ""

@@ -253,11 +253,34 @@ def test_a_run_that_was_lost_while_it_ran_is_tried_again_and_is_no_failure(world
     assert world.states() == {"a": "running"}
     world.cluster.forget("a")
     world.cycle()
-    assert world.states() == {"a": "queued"}
+    assert (world.states(), world.get("a").attempt) == ({"a": "starting"}, 2)
     assert world.event("a", "retry").cause == "attempt 1 was lost: the cluster does not know this run"
     world.run_until_ended()
     record = world.get("a")
     assert (record.state, record.run_id, record.failures, record.losses) == ("succeeded", "a.r2", 0, 1)
+
+
+@pytest.mark.parametrize("policy", ["market", "first-fit"])
+@pytest.mark.parametrize("second_s", [None, 10.0, 1000.0], ids=["of unknown length", "shorter", "longer"])
+@pytest.mark.parametrize("down_s", [1.0, 90.0], ids=["at once", "after a while"])
+def test_what_ran_when_the_cluster_went_away_goes_first_again(
+    policy: str, second_s: float | None, down_s: float
+) -> None:
+    world = World(policy=policy)
+    a100 = {"devices": ["A100"]}
+    world.submit("z-first", script=LONG, work=Work("command", "z-first", declared_s=300.0), resources=a100)
+    for _ in range(3):
+        world.cycle()
+    world.submit("second", script=LONG, work=Work("command", "second", declared_s=second_s), resources=a100)
+    for _ in range(20):
+        world.cycle()
+    assert world.states() == {"z-first": "running", "second": "queued"}
+    world.cluster.forget("z-first")  # a new cluster: it knows no run of the old one
+    world.restart()
+    world.cycle(down_s)
+    assert (world.states()["z-first"], world.get("z-first").attempt) == ("starting", 2)
+    assert world.states()["second"] == "queued"
+    world.check()
 
 
 def test_one_that_cannot_be_started_does_not_stop_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +346,7 @@ def test_a_run_that_never_arrives_is_given_up_after_a_while(world: World, monkey
     for _ in range(MAX_RESUBMISSIONS + 2):
         world.cycle()
     assert world.kinds("a").count("resubmitted") == MAX_RESUBMISSIONS
-    assert (world.get("a").state, world.get("a").losses, world.get("a").failures) == ("queued", 1, 0)
+    assert (world.get("a").attempt, world.get("a").losses, world.get("a").failures) == (2, 1, 0)
     monkeypatch.undo()
     world.run_until_ended()
     assert (world.get("a").state, world.get("a").attempt) == ("succeeded", 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,14 +12,15 @@ from cluster.fake import Script
 from making import PROFILE, TYPES, configuration, inference, standard, training
 from scheduler.engine.learn import learn
 from scheduler.engine.progress import Progress, Timing
-from scheduler.estimate.calibration import Calibration
-from scheduler.estimate.candidates import link_of
-from scheduler.estimate.cost_model import estimate, predicted_work_s
+from scheduler.estimate.calibration import Calibration, Subject
+from scheduler.estimate.candidates import facts_of
+from scheduler.estimate.cost_model import CHECKPOINT_BYTES, CHECKPOINT_BYTES_S, STARTUP_S, Facts, estimate
+from scheduler.estimate.expectation import expectation, expected_work_s
 from scheduler.estimate.work import Work
 from scheduler.types import Configuration
 from world import World
 
-LINK = link_of(standard())
+FACTS = replace(facts_of(standard()), device_types=TYPES)
 
 
 def teach(
@@ -25,34 +28,61 @@ def teach(
 ) -> tuple[Calibration, list[str]]:
     calibration = calibration or Calibration()
     progress = Progress(timings=timings)
-    return calibration, learn(calibration, work, Configuration.of(counts), progress, run_s, TYPES, LINK)
+    return calibration, learn(calibration, work, Configuration.of(counts), progress, run_s, FACTS)
 
 
-def predicted(work: Work, calibration: Calibration, **counts: int) -> float:
-    found = estimate(work, configuration(**counts), TYPES, LINK, calibration).seconds
+def predicted(work: Work, calibration: Calibration, facts: Facts = FACTS, **counts: int) -> float:
+    found = estimate(work, configuration(**counts), facts, calibration).seconds
+    assert found is not None
+    return found
+
+
+def raw_s(work: Work, **counts: int) -> float:
+    """The uncalibrated seconds of all the work."""
+    found = expected_work_s(work, configuration(**counts), FACTS)
     assert found is not None
     return found
 
 
 def slow(work: Work, factor: float, device: str, count: int, samples: float = 500.0) -> Timing:
     """A timing of `samples` of the work at `factor` times the predicted seconds."""
-    part = Work(
-        work.kind, work.family, work.precision, samples, 0.0, work.tokens_per_sample, work.batch_size, work.profile
-    )
-    seconds = predicted_work_s(part, configuration(**{device: count}), TYPES, LINK)
-    assert seconds is not None
-    return Timing(device, count, seconds * factor, samples, samples * (work.tokens_per_sample or 0.0))
+    expected = expectation(work, device, count, samples, FACTS)
+    assert expected is not None
+    return Timing(device, count, expected.seconds * factor, samples, samples * (work.tokens_per_sample or 0.0))
 
 
 def test_a_gang_teaches_its_speed_and_its_overhead() -> None:
     work = training(samples=1e6)
-    raw = predicted_work_s(work, configuration(T4=2), TYPES, LINK)
-    assert raw is not None
+    raw = raw_s(work, T4=2)
     calibration, refused = teach(work, {"T4": 2}, 3 * raw + 40.0, slow(work, 3.0, "T4", 2))
     assert refused == []
-    assert calibration.correction("train", PROFILE.family, "T4", "fp32", 2).mean == pytest.approx(3.0)
+    assert [(subject, shards) for subject, shards, _ in calibration.points] == [
+        (Subject("train", PROFILE.family, "T4", "fp32"), 2)
+    ]
     assert calibration.overhead_s("train", PROFILE.family, 2, 16.0).mean == pytest.approx(40.0)
-    assert predicted(work, calibration, T4=2) == pytest.approx(3 * raw + 40.0)
+    assert predicted(work, calibration, T4=2) == pytest.approx(3 * raw + 40.0, rel=0.15)
+
+
+def test_repeated_runs_are_predicted_ever_better() -> None:
+    work = training(samples=1e6)
+    raw = raw_s(work, T4=2)
+    calibration = Calibration()
+    errors = []
+    for _ in range(5):
+        teach(work, {"T4": 2}, 3 * raw + 40.0, slow(work, 3.0, "T4", 2), calibration=calibration)
+        errors.append(abs(predicted(work, calibration, T4=2) / (3 * raw + 40.0) - 1))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.05
+
+
+def test_one_shard_teaches_two() -> None:
+    work = training(samples=1e6)
+    calibration, _ = teach(work, {"T4": 1}, 1e5, slow(work, 3.0, "T4", 1))
+    plain, taught = (
+        predicted(work, each, T4=2) - each.overhead_s("train", PROFILE.family, 2, STARTUP_S["train"]).mean
+        for each in (Calibration(), calibration)
+    )
+    assert 1.2 * plain < taught <= 3.0 * plain
 
 
 def test_replicas_teach_one_by_one_and_their_rates_add_up() -> None:
@@ -60,43 +90,73 @@ def test_replicas_teach_one_by_one_and_their_rates_add_up() -> None:
     timings = (slow(work, 2.0, "T4", 1), slow(work, 4.0, "A100", 1))
     rate = 2 * timings[0].samples / timings[0].seconds + timings[1].samples / timings[1].seconds
     calibration, _ = teach(work, {"T4": 2, "A100": 1}, 1e8 / rate + 25.0, *timings)
-    assert calibration.correction("batch-infer", PROFILE.family, "T4", "fp32", 1).mean == pytest.approx(2.0)
-    assert calibration.correction("batch-infer", PROFILE.family, "A100", "fp32", 1).mean == pytest.approx(4.0)
+    assert [subject.device for subject, _, _ in calibration.points] == ["T4", "A100"]
     assert calibration.overhead_s("batch-infer", PROFILE.family, 3, 10.0).mean == pytest.approx(25.0, rel=1e-3)
-    assert predicted(work, calibration, T4=2, A100=1) == pytest.approx(1e8 / rate + 25.0, rel=1e-3)
+    assert predicted(work, calibration, T4=2, A100=1) == pytest.approx(1e8 / rate + 25.0, rel=0.15)
 
 
 def test_preprocessing_teaches_the_cores() -> None:
     work = Work("preprocess", "tokenise", samples=1000.0, rows_per_core_s=100.0)
     calibration, _ = teach(work, {"cpu": 2}, 30.0, Timing("cpu", 2, 10.0, 1000.0))
-    assert calibration.correction("preprocess", "tokenise", "cpu", "fp32", 2).mean == pytest.approx(2.0)
-    assert predicted(work, calibration, cpu=2) == pytest.approx(30.0)
+    assert [subject.device for subject, _, _ in calibration.points] == ["cpu"]
+    assert calibration.overhead_s("preprocess", "tokenise", 2, 10.0).mean == pytest.approx(20.0)
+    assert predicted(work, calibration, cpu=2) == pytest.approx(30.0, rel=0.1)
+
+
+def test_checkpoints_are_no_overhead() -> None:
+    work = training(samples=1e6, checkpoint_every_s=10.0)
+    raw = raw_s(work, T4=1)
+    written_s = (math.ceil(raw / 10.0) - 1) * PROFILE.parameters * CHECKPOINT_BYTES / CHECKPOINT_BYTES_S
+    assert written_s > 0
+    calibration, _ = teach(work, {"T4": 1}, raw + written_s + 40.0, slow(work, 1.0, "T4", 1))
+    assert calibration.overhead_s("train", PROFILE.family, 1, 16.0).mean == pytest.approx(40.0)
+
+
+def test_evaluation_is_no_overhead() -> None:
+    work = training(samples=1e6, evaluation_samples=1e5)
+    raw = raw_s(work, T4=1)
+    assert raw > raw_s(training(samples=1e6), T4=1)
+    calibration, _ = teach(work, {"T4": 1}, 2 * raw + 40.0, slow(work, 2.0, "T4", 1))
+    assert calibration.overhead_s("train", PROFILE.family, 1, 16.0).mean == pytest.approx(40.0)
 
 
 def test_a_command_teaches_its_history() -> None:
     work = Work("command", "mine")
     calibration, _ = teach(work, {"cpu": 1}, 40.0)
-    found = estimate(work, configuration(cpu=1), TYPES, LINK, calibration)
-    assert (found.seconds, found.source) == (pytest.approx(40.0), "measured")
-    assert estimate(work, configuration(T4=1), TYPES, LINK, calibration).seconds is None
+    found = estimate(work, configuration(cpu=1), FACTS, calibration)
+    assert found.seconds == pytest.approx(40.0)
+    assert found.source == "measured"
+    assert estimate(work, configuration(T4=1), FACTS, calibration).seconds is None
 
 
-def test_the_absurd_is_refused_and_said() -> None:
+def test_the_absurd_is_refused_and_said_and_its_overhead_is_not_believed_either() -> None:
     work = training()
     calibration, refused = teach(work, {"T4": 1}, 60.0, slow(work, 5000.0, "T4", 1))
     assert len(refused) == 1
     assert refused[0].endswith("s were predicted: not believed")
-    assert not calibration.correction("train", PROFILE.family, "T4", "fp32", 1).known
+    assert calibration == Calibration()
+
+
+@pytest.mark.parametrize("run_s", [-1.0, math.nan, 31 * 86400.0])
+def test_an_absurd_run_time_of_a_command_is_refused_and_said(run_s: float) -> None:
+    calibration, refused = teach(Work("command", "mine"), {"cpu": 1}, run_s)
+    assert refused == [f"a run of {run_s:.3g} s: not believed"]
+    assert calibration == Calibration()
 
 
 def test_a_device_that_is_gone_teaches_nothing() -> None:
     calibration, refused = teach(training(), {"T4": 1}, 60.0, Timing("Gone", 1, 1.0, 10.0))
-    assert refused == []
-    assert not calibration.correction("train", PROFILE.family, "Gone", "fp32", 1).known
+    assert (refused, calibration) == ([], Calibration())
+    assert teach(Work("command", "mine"), {"Gone": 1}, 60.0) == (Calibration(), [])
+
+
+def test_a_run_without_timings_teaches_nothing() -> None:
+    assert teach(training(), {"T4": 1}, 60.0) == (Calibration(), [])
+    assert teach(inference(), {"T4": 1, "A100": 1}, 60.0, slow(inference(), 1.0, "T4", 1))[0].entries == {}
 
 
 def _script(work: Work, factor: float, overhead_s: float) -> Script:
-    raw = predicted_work_s(work, configuration(A100=1), TYPES, link_of(standard()))
+    raw = expected_work_s(work, configuration(A100=1), facts_of(standard()))
     assert raw is not None
     half = slow(work, factor, "A100", 1, (work.samples or 0.0) / 2)
     record: dict[str, Any] = {"kind": "timing", "device_type": "A100", "count": 1, "seconds": half.seconds, "samples": half.samples, "tokens": half.tokens}  # fmt: skip
@@ -114,9 +174,12 @@ def test_the_second_run_is_predicted_better_and_the_interval_holds(world: World)
         assert record.predicted is not None and record.predicted.seconds is not None
         errors.append(abs(record.predicted.seconds - record.spent_s) / record.spent_s)
     assert errors[0] > 0.5
-    assert max(errors[1:]) < 0.02
-    assert record.predicted.source == "calibrated"
-    assert record.predicted.low_s < record.spent_s < record.predicted.high_s  # type: ignore[operator]
+    assert max(errors[1:]) < 0.12
+    assert errors[-1] < 0.05
+    last = record.predicted
+    assert last is not None and last.low_s is not None and last.high_s is not None
+    assert last.source == "measured"
+    assert last.low_s < record.spent_s < last.high_s
 
 
 def test_what_was_learnt_survives_a_restart(world: World) -> None:
@@ -124,7 +187,7 @@ def test_what_was_learnt_survives_a_restart(world: World) -> None:
     world.submit("a", work=work, resources={"devices": ["A100"]}, script=_script(work, 2.5, 33.0))
     world.run_until_ended(cycles=5000)
     learnt = world.engine.calibration
-    assert learnt.entries
+    assert learnt.entries and learnt.points
     world.restart()
     assert world.engine.calibration == learnt
     assert world.store.load_calibration() == learnt
@@ -142,7 +205,7 @@ def test_an_interrupted_run_teaches_nothing(world: World, scripts: list[Script])
     world.submit("a", work=inference(2e6), resources={"devices": ["A100"]}, script=scripts)
     world.run_until_ended()
     assert world.get("a").state == "succeeded"
-    assert world.engine.calibration.entries == {}
+    assert world.engine.calibration == Calibration()
 
 
 def test_a_measurement_that_is_refused_leaves_an_event(world: World) -> None:

@@ -117,8 +117,21 @@ def test_a_lost_run_is_tried_again() -> None:
     after, _ = end(held("running", retries=0), "lost", message="the cluster does not know this run")
     assert (after.state, after.message) == ("queued", "the cluster does not know this run")
     assert (after.failures, after.losses) == (0, 1)
+    assert after.not_before_s is None, "it has run for long enough to be started again at once"
     often, _ = end(held("running", losses=20), "lost", message="the cluster does not know this run")
     assert often.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("losses", "ran_s", "delay_s"),
+    [(1, 0.5, 1.5), (1, 2.0, None), (3, 2.0, 6.0), (20, 59.0, 1.0), (20, 61.0, None)],
+    ids=["lost at once", "after some time", "the third time", "nearly a minute", "after a minute, whatever the count"],
+)
+def test_attempts_that_are_lost_begin_some_time_apart(losses: int, ran_s: float, delay_s: float | None) -> None:
+    lost = RunObservation("w", "lost", "gone")
+    after, event = moves.ended(held(losses=losses - 1), lost, Progress(), 100.0 + ran_s, 100.0 + ran_s)
+    assert after.not_before_s == (None if delay_s is None else 100.0 + ran_s + delay_s)
+    assert event.data == {"delay_s": delay_s or 0.0}
 
 
 def test_what_an_attempt_leaves_in_checkpoints_is_kept() -> None:

@@ -113,7 +113,7 @@ def test_one_waits_for_the_better_device_where_that_is_cheaper() -> None:
     plan = market(runs, view("w", est(3600, T4=1), est(400, A100=1), objective="time"))
     assert "w" not in plan.placements
     assert plan.explanations["w"].summary == (
-        "waits for A100 x1: free in about 50 s; would start now on T4 x1 for $35.0556 more"
+        "waits for A100 x1: free in about 50 s; would start now on T4 x1 for $35.06 more"
     )
     assert reasons(plan, "w") == {"T4 x1": None, "A100 x1": "busy: free in about 50 s"}
 
@@ -122,7 +122,7 @@ def test_one_starts_on_the_worse_device_where_waiting_costs_more() -> None:
     runs = view("runs", est(7200, A100=1), placement=placed(("A100", "a100")))
     plan = market(runs, view("w", est(3600, T4=1), est(400, A100=1), objective="time"))
     assert plan.placements["w"] == placed(("T4", "t4-a"))
-    assert reasons(plan, "w") == {"T4 x1": None, "A100 x1": "$44.3889 dearer in all, free in about 7200 s"}
+    assert reasons(plan, "w") == {"T4 x1": None, "A100 x1": "$44.39 dearer in all, free in about 7200 s"}
 
 
 def test_the_wait_for_a_device_counts_what_starts_in_the_same_cycle_and_what_waits_before() -> None:
@@ -258,7 +258,7 @@ def test_what_has_waited_too_long_takes_what_is_free() -> None:
         ({"remaining": 0.25, "held_s": 150.0}, "waits for A100 x1: free in about 50 s"),
         ({"held_s": 150.0}, "waits for A100 x1: free in about 50 s"),
         ({"held_s": 199.9}, "waits for A100 x1: free in about 1 s"),
-        ({"held_s": 1000.0}, "waits: busy: nothing predicts until when"),
+        ({"held_s": 1000.0}, "waits for A100 x1: busy, and nothing predicts when what runs there ends"),
     ],
     ids=[
         "by the work it reports",
@@ -353,3 +353,30 @@ def test_what_holds_for_every_plan(name: str, given_situation: Situation) -> Non
             assert chosen.infeasible is None
         else:
             assert all(option.reason or option.wait_s == 0 for option in explanation.options)
+
+
+def test_nobody_can_say_what_an_unknown_run_time_costs_in_all() -> None:
+    plan = market(view("w", est(None, price_usd_h=0.5, T4=1), est(None, price_usd_h=4.0, A100=1)))
+    explanation = plan.explanations["w"]
+    assert str(explanation.chosen) == "T4 x1"
+    assert explanation.summary == "T4 x1 is the cheapest to try; its run time is not known yet"
+    assert [option.total_usd for option in explanation.options] == [None, None]
+    assert reasons(plan, "w") == {"T4 x1": None, "A100 x1": "$3.5000 an hour dearer"}
+
+
+def test_an_unknown_one_is_compared_as_if_it_were_as_fast_as_the_fastest() -> None:
+    plan = market(view("w", est(100, price_usd_h=0.5, T4=1), est(None, price_usd_h=4.0, A100=1)))
+    assert [option.total_usd is None for option in plan.explanations["w"].options] == [False, True]
+    assert reasons(plan, "w") == {
+        "T4 x1": None,
+        "A100 x1": "run time not known; dearer even at the speed of the fastest",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [(100.0, "costs the same in all"), (100.01, "<$0.0001 dearer in all"), (200.0, "$0.0694 dearer in all")],
+)
+def test_a_small_difference_is_not_said_to_be_none(seconds: float, message: str) -> None:
+    plan = market(view("w", est(100, price_usd_h=0.5, A100=1), est(seconds, price_usd_h=0.5, T4=1)))
+    assert reasons(plan, "w") == {"A100 x1": None, "T4 x1": message}

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from making import PROFILE, configuration, est, placed
-from scheduler.estimate.calibration import Calibration
+from scheduler.estimate.calibration import Calibration, Subject
+from scheduler.estimate.step_time import PARTS
 from scheduler.estimate.work import Work
 from scheduler.states import IllegalTransitionError, State
 from scheduler.store import Event, Record, Store
 from scheduler.store.sqlite import SCHEMA_VERSION, StoreError
 from scheduler.types import Explanation, Option, Reason
+
+REST = (0.1,) * (len(PARTS) - 2)
 
 
 def record(name: str, state: State = "pending", **fields: object) -> Record:
@@ -52,7 +55,21 @@ FULL = record(
     first_started_s=6.5,
     deadline_s=99.0,
     budget_usd=1.5,
-    work=Work("train", "bert", "bf16", 100.0, 10.0, 12.5, 8, PROFILE, output_bytes=3.0),
+    work=Work(
+        "train",
+        "bert",
+        "bf16",
+        100.0,
+        10.0,
+        12.5,
+        8,
+        PROFILE,
+        PROFILE,
+        strategy="fsdp",
+        micro_batches=2,
+        checkpoint_every_s=60.0,
+        output_bytes=3.0,
+    ),
     placement=placed(("T4", "n1"), ("A100", "n2")),
     estimates=(est(10.0, T4=1), est(None, A100=2)),
     predicted=est(10.0, T4=1),
@@ -153,7 +170,9 @@ def test_events_by_workload_and_after_a_number(store: Store) -> None:
 def test_everything_is_there_after_reopening(path: Path) -> None:
     store = Store(path)
     calibration = Calibration()
-    calibration.observe("train", "bert", "T4", "fp32", 2, 3.0, 1.0)
+    assert calibration.observe(Subject("train", "bert", "T4", "fp32"), 2, "b4", 3.0, (1.0, 0.5, *REST), 0.1)
+    assert calibration.observe(Subject("train", "bert", "A100", "fp32"), 1, "b4", 3.0, (1.0, 0.0, *REST))
+    calibration.observe_overhead("train", "bert", 2, 12.0)
     store.add([FULL], [Event("submitted", "x", "full", 9)])
     store.save_calibration(calibration)
     store.set_setting("a", "1")
@@ -163,6 +182,7 @@ def test_everything_is_there_after_reopening(path: Path) -> None:
     assert again.get("full") == FULL
     assert again.events() == [Event("submitted", "x", "full", 9, sequence=1)]
     assert again.load_calibration() == calibration
+    assert list(again.load_calibration().points) == list(calibration.points), "the oldest are forgotten first"
     assert (again.setting("a"), again.setting("b"), again.last_cycle()) == ("2", None, 9)
     again.close()
 
@@ -176,7 +196,7 @@ def test_what_was_put_is_there_for_another_process_at_once(store: Store, path: P
 
 def test_calibration_is_replaced_whole(store: Store) -> None:
     first, second = Calibration(), Calibration()
-    first.observe("train", "bert", "T4", "fp32", 2, 3.0, 1.0)
+    first.observe(Subject("train", "bert", "T4", "fp32"), 2, "b4", 3.0, (1.0, 0.0, *REST))
     second.observe_overhead("train", "bert", 1, 9.0)
     store.save_calibration(first)
     store.save_calibration(second)

@@ -30,10 +30,30 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
 
 def test_a_resume_goes_on_with_the_rows_that_were_next() -> None:
     whole = [batch for epoch in range(2) for batch in batching.plan_epoch(LENGTHS, 32, 0, epoch)]
-    epoch, offset = batching.position(40, len(LENGTHS), 32)
+    epoch, offset = divmod(40, batching.steps_per_epoch(len(LENGTHS), 32))
     assert (epoch, offset) == (1, 8)
     resumed = batching.plan_epoch(LENGTHS, 32, 0, epoch)[offset:]
     assert [b.tolist() for b in resumed] == [b.tolist() for b in whole[40:]]
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "steps"),
+    [(None, 96), (5, 5), (32, 32), (96, 96), (1000, 96)],
+    ids=["no limit", "within an epoch", "at an epoch's end", "all of it", "more than there is"],
+)
+def test_a_run_ends_after_its_epochs_or_its_steps(max_steps: int | None, steps: int) -> None:
+    assert batching.total_steps(len(LENGTHS), 32, 3, max_steps) == steps
+
+
+@pytest.mark.parametrize("steps", [0, 1, 31, 32, 40, 96])
+def test_rows_and_tokens_seen_are_those_of_the_batches_that_were_done(steps: int) -> None:
+    done = [batch for epoch in range(3) for batch in batching.plan_epoch(LENGTHS, 32, 7, epoch)][:steps]
+    rows = [row for batch in done for row in batch.tolist()]
+    assert batching.seen(LENGTHS, 32, 7, steps) == (len(rows), int(LENGTHS[rows].sum()))
+
+
+def test_whole_epochs_see_every_row_as_often() -> None:
+    assert batching.seen([3, 4, 5], 2, 0, steps=4) == (6, 24)
 
 
 def test_batches_of_similar_lengths_waste_little() -> None:

@@ -58,6 +58,24 @@ def test_blocks_are_in_order_and_bounded(tmp_path: Path) -> None:
     assert [row for block in blocks for row in block.column("text").to_pylist()] == [f"row {i}" for i in range(25)]
 
 
+@pytest.mark.parametrize(
+    ("max_rows", "rows"),
+    [(None, 5), (1, 1), (3, 3), (4, 4), (5, 5), (9, 5)],
+    ids=["no limit", "one row", "all of the first file", "into the second file", "all", "more than there are"],
+)
+def test_only_the_first_rows_are_read_over_the_files_in_order(tmp_path: Path, max_rows: int | None, rows: int) -> None:
+    for name, first, count in (("a", 0, 3), ("b", 3, 2)):
+        pq.write_table(pa.table({"n": list(range(first, first + count))}), tmp_path / f"{name}.parquet")
+    table = read_table(find_table(str(tmp_path)), max_rows=max_rows)
+    assert table.column("n").to_pylist() == list(range(rows))
+
+
+def test_what_comes_after_the_first_rows_is_not_even_parsed(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", '{"n": 0}\n{"n": 1}\n')
+    write(tmp_path / "b.jsonl", "not json\n")
+    assert read_table(find_table(str(tmp_path)), max_rows=2).column("n").to_pylist() == [0, 1]
+
+
 def test_a_folder_is_its_files_by_name_and_prefers_parquet(tmp_path: Path) -> None:
     for name, text in (("b", "second"), ("a", "first")):
         pq.write_table(pa.table({"text": [text]}), tmp_path / f"{name}.parquet")
@@ -76,9 +94,11 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> No
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "text\nx\n")
+    write(tmp_path / "val.csv", "text\nx\n")
     found = problem(str(tmp_path / "trian.csv"))
     assert "does not exist" in found.message
     assert found.hint == "did you mean train.csv?"
+    assert problem(str(tmp_path / "messages.csv")).hint == f"folder {tmp_path} has train.csv, val.csv"
 
 
 def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path: Path) -> None:

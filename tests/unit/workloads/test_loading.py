@@ -219,29 +219,29 @@ def test_a_wrong_set_says_so(override: str, message: str, hint: str | None) -> N
 
 REFUSED = [
     ("a kind with a typo", "kind: trian\nname: a\n", "kind", "unknown kind 'trian'", "did you mean 'train'?"),
-    ("no kind", "name: a\n", "kind", "kind is missing", "add one of: preprocess, train, batch-infer, serve, command, pipeline"),
+    ("no kind", "name: a\n", "kind", "kind is missing", "add one of: preprocess, train, batch-infer, serve, command, benchmark, pipeline"),
     ("a kind that is a list", "kind: [train]\n", "kind", "unknown kind ['train']", None),
     ("an unknown field", COMMAND + "comand: x\n", "comand", "unknown field 'comand'", "did you mean 'command'?"),
     ("an unknown field of resources", COMMAND + "resources: {cuont: 2}\n", "resources.cuont", "unknown field 'cuont'", "did you mean 'count'?"),
     ("an unknown hyper-parameter", TRAIN + "hyperparameters: {epoch: 2}\n", "hyperparameters.epoch", "unknown field 'epoch'", "did you mean 'epochs'?"),
     ("an unknown field of a step", PIPELINE.replace("needs:", "retry: 1, needs:"), "steps.train.retry", "unknown field 'retry'", "did you mean 'retries'?"),
     ("an unknown hyper-parameter of a step", PIPELINE.replace("epochs: \"", "epoch: \""), "steps.train.hyperparameters.epoch", "unknown field 'epoch'", "did you mean 'epochs'?"),
-    ("a hyper-parameter out of range", TRAIN + "hyperparameters: {epochs: 0}\n", "hyperparameters.epochs", "Input should be greater than or equal to 1", ""),
+    ("a hyper-parameter out of range", TRAIN + "hyperparameters: {epochs: 0}\n", "hyperparameters.epochs", "must be at least 1, got 0", ""),
     ("a missing field", "kind: command\nname: a\n", "command", "is required", ""),
     ("a missing field of a step of the same name", "kind: pipeline\nname: p\nsteps: [{name: a, kind: command}]\n", "steps.a.command", "is required", ""),
-    ("a step of unknown kind", "kind: pipeline\nname: p\nsteps: [{name: a, kind: tarin}]\n", "steps.a.kind", "unknown kind tarin", "kinds: preprocess, train, batch-infer, serve, command"),
+    ("a step of unknown kind", "kind: pipeline\nname: p\nsteps: [{name: a, kind: tarin}]\n", "steps.a.kind", "unknown kind tarin", "kinds: preprocess, train, batch-infer, serve, command, benchmark"),
     ("a step without a kind", "kind: pipeline\nname: p\nsteps: [{name: a}]\n", "steps.a.kind", "kind is missing", ""),
     ("a step that is a text", "kind: pipeline\nname: p\nsteps: [a]\n", "steps.0", None, ""),
-    ("steps that are a number", "kind: pipeline\nname: p\nsteps: 5\n", "steps", "Input should be a valid list, got 5", ""),
-    ("no steps", "kind: pipeline\nname: p\nsteps: []\n", "steps", "List should have at least 1 item after validation, not 0", ""),
+    ("steps that are a number", "kind: pipeline\nname: p\nsteps: 5\n", "steps", "expected a list, got 5", ""),
+    ("no steps", "kind: pipeline\nname: p\nsteps: []\n", "steps", "is empty: at least one is needed", ""),
     ("two steps of one name", "kind: pipeline\nname: p\nsteps: [{name: a, kind: command, command: x}, {name: a, kind: command, command: y}]\n", "steps", "two steps have the same name: a", ""),
     ("a number that is a text", COMMAND + "retries: many\n", "retries", None, ""),
-    ("a text that is a list", COMMAND.replace("echo", "[a]"), "command", "Input should be a valid string, got ['a']", ""),
+    ("a text that is a list", COMMAND.replace("echo", "[a]"), "command", "expected a text, got ['a']", ""),
     ("a duration nobody can read", COMMAND + "deadline: soon\n", "deadline", "expected a duration such as 90s, 10m or 2h, got 'soon'", ""),
     ("a count that runs backwards", COMMAND + "resources: {count: 3..1}\n", "resources.count", "expected 1 <= low <= high, got 3..1", ""),
-    ("a device type as a word", COMMAND + "resources: {devices: T4}\n", "resources.devices", "Input should be 'any', 'accelerator' or 'cpu'", None),
+    ("a device type as a word", COMMAND + "resources: {devices: T4}\n", "resources.devices", "expected any, accelerator, cpu or a list of device types, got 'T4'", "write [T4]"),
     ("a device count of zero", COMMAND + "resources: {devices: {T4: 0}}\n", "resources.devices.T4", "expected 1 <= low <= high, got 0..0", ""),
-    ("an objective with a typo", COMMAND + "objective: costs\n", "objective", "Input should be 'cost', 'balanced' or 'time'", "did you mean 'cost'?"),
+    ("an objective with a typo", COMMAND + "objective: costs\n", "objective", "expected one of cost, balanced, time, got 'costs'", "did you mean 'cost'?"),
     ("a name with blanks", COMMAND.replace("name: a", "name: My Job"), "name", "'My Job' is not allowed here", "use lower-case letters, digits and '-', at most 48 characters"),
     ("an entrypoint without a function", "kind: train\nname: a\nentrypoint: module\n", "entrypoint", "'module' is not allowed here", "write package.module:function"),
     ("a train step without a model", "kind: train\nname: a\ninput: x\n", "", "train needs input and model, or an entrypoint of your own", ""),
@@ -258,7 +258,7 @@ REFUSED = [
     ("an empty file", "", "", "expected a mapping of fields, the file is empty", "see examples/ for a spec"),
     ("only a comment", "# nothing\n", "", "expected a mapping of fields, the file is empty", "see examples/ for a spec"),
     ("a list", "- a\n", "", "expected a mapping of fields, the file is a list", "see examples/ for a spec"),
-    ("a tab", "kind: command\n\tname: a\n", "line 2, column 1", "not YAML: found character '\\t' that cannot start any token", "check indentation and quotes"),
+    ("a tab", "kind: command\n\tname: a\n", "line 2, column 1", "not YAML: found character '\\t' that cannot start any token", "use spaces, not tabs"),
     ("a quote that is not closed", 'kind: command\nname: "a\n', "line 3, column 1", "not YAML: found unexpected end of stream", "check indentation and quotes"),
     ("a field given twice", COMMAND + "name: b\n", "line 4, column 1", "not YAML: field 'name' twice", "check indentation and quotes"),
     ("a nested field given twice", COMMAND + "env:\n  A: x\n  A: y\n", "line 6, column 3", "not YAML: field 'A' twice", "check indentation and quotes"),
@@ -286,8 +286,38 @@ def test_what_is_refused(text: str, field: str, message: str | None, hint: str |
     assert str(found).startswith("f.yaml: ")
 
 
-def test_a_hint_for_a_device_type_shows_how_to_write_it() -> None:
-    assert problem(COMMAND + "resources: {devices: T4}\n").hint.endswith("or, for a device type: [T4]")
+def test_a_word_like_accelerator_may_also_be_a_device_type() -> None:
+    found = problem(COMMAND + "resources: {devices: acelerator}\n")
+    assert found.hint == "did you mean 'accelerator'? A device type is written [acelerator]"
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("budget_usd: $5", "expected a number, got '$5'", "write 5, without the $"),
+        ("budget_usd: cheap", "expected a number, got 'cheap'", ""),
+        ("budget_usd: 0", "must be above 0, got 0", ""),
+        ("budget_usd: .nan", "must be above 0, got nan", ""),
+        ("retries: many", "expected a whole number, got 'many'", ""),
+        ("retries: 1.5", "expected a whole number, got 1.5", ""),
+        ("retries: 101", "must be at most 100, got 101", ""),
+        ("resources: {mix: perhaps}", "expected true or false, got 'perhaps'", ""),
+        ("resources: T4", "expected a mapping of fields, got 'T4'", ""),
+        ("env: [a]", "expected a mapping, got ['a']", ""),
+        ("needs: a", "expected a list, got 'a'", ""),
+    ],
+)
+def test_a_value_that_does_not_fit_is_said_in_plain_words(line: str, message: str, hint: str) -> None:
+    found = problem(COMMAND + line + "\n")
+    assert (found.message, found.hint) == (message, hint)
+
+
+def test_a_wrong_set_is_said_in_plain_words_too() -> None:
+    found = problem(PIPELINE, "epochs=many")
+    assert (found.field, found.message) == (
+        "steps.train.hyperparameters.epochs",
+        "expected a whole number, got 'many'",
+    )
 
 
 def test_an_alias_bomb_is_defused() -> None:
@@ -315,7 +345,17 @@ def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     (tmp_path / "folder").mkdir()
     found = {}
-    for name in ("godo.yaml", "big.yaml", "latin.yaml", "folder", "none/x.yaml", "folder/x.yaml"):
+    for name in (
+        "godo.yaml",
+        "big.yaml",
+        "latin.yaml",
+        "folder",
+        ".",
+        "/dev/null",
+        "x" * 300,
+        "none/x.yaml",
+        "folder/x.yaml",
+    ):
         with pytest.raises(SpecError) as caught:
             load_file(tmp_path / name)
         found[name] = [(p.message, p.hint, p.file) for p in caught.value.problems]
@@ -325,7 +365,10 @@ def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
             ("godo.yaml", "file does not exist", "did you mean 'good.yaml'?"),
             ("big.yaml", "file has 1,048,577 bytes; a spec has at most 1,048,576", ""),
             ("latin.yaml", "not UTF-8 text (byte 9)", "not YAML?"),
-            ("folder", "file cannot be read: Is a directory", ""),
+            ("folder", "is a folder, not a file", f"there is no YAML file in {tmp_path / 'folder'}"),
+            (".", "is a folder, not a file", "name the file: big.yaml, good.yaml, latin.yaml"),
+            ("/dev/null", "is not a regular file", "a spec is a YAML file"),
+            ("x" * 300, "file cannot be read: File name too long", ""),
             ("none/x.yaml", "file does not exist", f"there is no folder {tmp_path / 'none'}"),
             ("folder/x.yaml", "file does not exist", f"no YAML file in {tmp_path / 'folder'}"),
         ]

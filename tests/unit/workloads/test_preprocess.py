@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import ray
 
+from workloads.bodies import preprocess
 from workloads.bodies.preprocess import Split, labels_of
 from workloads.bodies.tokenising import keep_rows, manifest_entry
 from workloads.errors import WorkloadFailed
@@ -53,3 +55,21 @@ def test_a_manifest_entry_adds_its_blocks_up() -> None:
         "max_tokens": 12,
         "bytes": 10,
     }
+
+
+WRAPPED = """ray::MapBatches(scaled)() (pid=7, ip=10.0.0.2)
+  File "my_data.py", line 5, in scaled
+TypeError: can't multiply sequence by non-int of type 'float'
+
+The above exception was the direct cause of the following exception:
+
+ray::MapBatches(scaled)() (pid=7, ip=10.0.0.2)
+ray.exceptions.UserCodeException: UDF failed to process a data block.
+To change retry attempts, configure `ray.data.DataContext.get_current()`."""
+
+
+def test_an_error_of_a_users_function_is_told_in_the_users_words() -> None:
+    wrapped = ray.exceptions.RayTaskError("scaled", WRAPPED, ray.exceptions.UserCodeException("To change ..."))
+    assert preprocess._cause(wrapped) == "TypeError: can't multiply sequence by non-int of type 'float'"
+    assert preprocess._cause(ValueError("no rows\nat all")) == "ValueError: at all"
+    assert preprocess._cause(KeyError()) == "KeyError: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workloads.quantities import CountRange, parse_bytes, parse_duration_s
+from workloads.quantities import CountRange, exact_usd_text, parse_bytes, parse_duration_s, usd_text
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,11 @@ def test_counts() -> None:
 def test_what_is_not_a_count(text: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         CountRange.model_validate(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "exact", "rounded"),
+    [(5.0, "$5", "$5.0000"), (0.00001, "$0.00001", "<$0.0001"), (0.25, "$0.25", "$0.2500"), (0.0, "$0", "$0"), (1e6, "$1000000", "$1000000.00"), (12.345, "$12.345", "$12.35")],
+)  # fmt: skip
+def test_dollars_have_no_power_of_ten(value: float, exact: str, rounded: str) -> None:
+    assert (exact_usd_text(value), usd_text(value)) == (exact, rounded)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from workloads.spec import (
     BatchInfer,
+    Benchmark,
     Command,
     Pipeline,
     Preprocess,
@@ -27,6 +28,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "train": Train,
     "batch-infer": BatchInfer,
     "command": Command,
+    "benchmark": Benchmark,
     "serve": Serve,
 }
 SECTIONS = {

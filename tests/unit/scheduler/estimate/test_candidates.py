@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cluster.types import Snapshot
+from cluster.types import EnergyRates, Snapshot, Tariff
 from making import inference, node, snapshot, standard, training
 from scheduler.estimate.calibration import Calibration
-from scheduler.estimate.candidates import MAX_CONFIGURATIONS, allowed_types, estimate_table, link_of
-from scheduler.estimate.cost_model import DEFAULT_NETWORK_BYTES_S, Link
+from scheduler.estimate.candidates import (
+    MAX_CONFIGURATIONS,
+    allowed_types,
+    estimate_table,
+    estimate_tables,
+    facts_of,
+)
+from scheduler.estimate.cost_model import DEFAULT_NETWORK_BYTES_S, Facts
 from scheduler.estimate.work import Work
 from workloads.spec import Resources
 
@@ -105,7 +112,32 @@ def test_a_type_that_is_known_but_gone_is_not_there() -> None:
     assert allowed_types(Resources(devices="accelerator"), Snapshot(0.0, (), {})) == []
 
 
-def test_links_are_the_slowest_network_and_the_fullest_node() -> None:
+def test_an_uneven_gang_is_in_the_table_with_its_seconds() -> None:
+    where = snapshot(node("t4", ("T4", 2)), node("a100", ("A100", 2)))
+    resources = Resources.model_validate({"devices": "accelerator", "mix": True, "count": 2})
+    table = {str(row.configuration): row for row in estimate_table(training(), resources, where, Calibration())}
+    uneven = table["A100 x1 + T4 x1"]
+    assert uneven.infeasible is not None and uneven.infeasible.code == "device"
+    assert uneven.seconds is not None and uneven.money is not None
+    assert [row.infeasible is None for row in table.values()] == [True, True, False]
+
+
+def test_tables_of_many_are_those_of_each() -> None:
+    requests = [
+        (inference(), Resources()),
+        (training(), Resources.model_validate({"devices": ["T4", "H100"], "count": "1..6"})),
+        (Work("command", "mine", declared_s=5.0), Resources.model_validate({"devices": "cpu", "count": "1..2"})),
+        (training(samples=5e4), Resources.model_validate({"devices": ["T4", "H100"], "count": "1..6"})),
+    ]
+    together = estimate_tables(requests, standard(), Calibration())
+    assert together == [estimate_table(*request, standard(), Calibration()) for request in requests]
+    assert estimate_tables([], standard(), Calibration()) == []
+
+
+def test_facts_are_the_slowest_network_the_fullest_node_and_all_there_is() -> None:
     where = snapshot(node("a", ("T4", 2), network=5e9), node("b", ("T4", 4), network=1e9), node("c", ("A100", 1)))
-    assert link_of(where) == Link(1e9, {"T4": 4, "A100": 1})
-    assert link_of(standard()) == Link(DEFAULT_NETWORK_BYTES_S, {"cpu": 4, "T4": 2, "A100": 1})
+    energy, tariff = EnergyRates(0.2, 300.0, 1.2), Tariff(0.1, 0.2)
+    found = facts_of(replace(where, energy=energy, tariff=tariff))
+    assert found == Facts(where.device_types, 1e9, {"T4": 4, "A100": 1}, {"T4": 6, "A100": 1}, energy, tariff)
+    usual = facts_of(standard())
+    assert (usual.network_bytes_s, usual.devices_per_node) == (DEFAULT_NETWORK_BYTES_S, {"cpu": 4, "T4": 2, "A100": 1})

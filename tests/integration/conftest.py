@@ -1,0 +1,203 @@
+"""A cluster of three nodes of its own for the bodies, and drivers that start the way a Ray Job's does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workloads.job import Job, Shard, read_progress
+
+SOURCE = Path(__file__).parents[2] / "workloads"
+A100 = "A100-SXM4-40GB"
+
+
+@dataclass
+class Nodes:
+    """A running cluster: its address, node ids by device type, and the environment drivers need."""
+
+    address: str
+    ids: dict[str, str]
+    env: dict[str, str]
+    marker: str
+
+    def shard(self, device_type: str, speed: float | None = None) -> Shard:
+        resources = {"CPU": 1.0} if device_type == "cpu" else {device_type: 1.0}
+        return Shard(device_type, self.ids[device_type], resources, speed, threads=1)
+
+    def processes(self, title: str) -> list[int]:
+        """This cluster's processes whose title contains `title`."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                command, environ = (folder / "cmdline").read_text(), (folder / "environ").read_text()
+            except (OSError, UnicodeDecodeError):
+                continue
+            if folder.name.isdigit() and title in command and self.marker in environ:
+                found.append(int(folder.name))
+        return sorted(found)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    folder = Path(tempfile.mkdtemp(prefix="rwb-", dir="/tmp"))
+    path = folder / "path"
+    path.mkdir()
+    (path / "raywise_workloads").symlink_to(SOURCE)
+    env = {**os.environ, "PYTHONPATH": str(path), "RAY_DISABLE_IMPORT_WARNING": "1"}
+    env.pop("RAY_ADDRESS", None)
+    ports = _free_ports(6)
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", "--num-gpus=0"]
+    ray += ["--object-store-memory=200000000"]
+    address = f"127.0.0.1:{ports[0]}"
+    head = ["--head", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--ray-client-server-port={ports[2]}"]
+    head += ["--num-cpus=2", f"--temp-dir={folder}/r", "--labels=raywise.io/device=cpu"]
+    commands = [[*ray, *head, f"--dashboard-agent-listen-port={ports[3]}"]]
+    for device_type, count, port in (("T4", 2, ports[4]), (A100, 1, ports[5])):
+        resources = json.dumps({device_type: count})
+        other = [f"--address={address}", "--num-cpus=0", f"--resources={resources}", "--include-log-monitor=false"]
+        commands.append(
+            [*ray, *other, f"--labels=raywise.io/device={device_type}", f"--dashboard-agent-listen-port={port}"]
+        )
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        ids: dict[str, str] = {}
+        for number, command in enumerate(commands, start=1):
+            with open(folder / f"node-{number}.log", "wb") as log:
+                started.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
+            ids = _wait_for_nodes(address, number, env)
+        yield Nodes(address, ids, {**env, "RAY_ADDRESS": address}, str(path))
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in reversed(started):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_nodes(address: str, count: int, env: Mapping[str, str]) -> dict[str, str]:
+    code = f"""
+import json, time
+from ray._raylet import GcsClient
+from ray._private.state import GlobalState
+from ray._raylet import GcsClientOptions
+deadline = time.time() + 60
+while time.time() < deadline:
+    try:
+        state = GlobalState()
+        state._initialize_global_state(GcsClientOptions.create({address!r}, None, True, False))
+        nodes = [node for node in state.node_table() if node["Alive"]]
+        if len(nodes) == {count}:
+            print("IDS" + json.dumps({{n["Labels"]["raywise.io/device"]: n["NodeID"] for n in nodes}}))
+            break
+    except Exception:
+        pass
+    time.sleep(0.3)
+"""
+    out = subprocess.run([sys.executable, "-c", code], env=dict(env), capture_output=True, text=True, check=True)
+    assert "IDS" in out.stdout, f"the cluster did not start: {out.stdout}{out.stderr}"
+    return dict(json.loads(out.stdout.split("IDS", 1)[1]))
+
+
+@dataclass
+class Attempt:
+    """A finished driver."""
+
+    code: int
+    records: list[dict[str, Any]]
+    log: str
+    output: Path
+    run_dir: Path
+
+    def kinds(self, kind: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["kind"] == kind]
+
+    @property
+    def done(self) -> dict[str, Any]:
+        assert self.code == 0, self.log
+        return self.kinds("done")[-1]
+
+
+class Driver:
+    """Starts drivers the way a Ray Job does, without the Jobs service."""
+
+    def __init__(self, nodes: Nodes, folder: Path) -> None:
+        self.nodes, self.folder = nodes, folder
+
+    def start(
+        self, name: str, spec: dict[str, Any], shards: list[Shard], *, attempt: int = 1, code: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        run_dir = self.folder / name / "run"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        job = Job(
+            workload_id=name,
+            run_id=name if attempt == 1 else f"{name}-r{attempt}",
+            attempt=attempt,
+            spec={"name": name, **spec},
+            shards=tuple(shards),
+            run_dir=str(run_dir),
+            output=str(self.folder / name / "output"),
+            progress_path=str(self.progress(name)),
+        )
+        env = {**self.nodes.env, "RAYWISE_JOB": job.to_json()}
+        if code is not None:
+            env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": {"working_dir": str(code)}})
+        with open(self.folder / name / "log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "raywise_workloads"],
+                env=env, stdout=log, stderr=subprocess.STDOUT, cwd=code or self.folder, start_new_session=True,
+            )  # fmt: skip
+
+    def progress(self, name: str) -> Path:
+        return self.folder / name / "progress.jsonl"
+
+    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 120) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if any(matches(record) for record in read_progress(self.progress(name))[0]):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{name} did not get there: {(self.folder / name / 'log').read_text()[-3000:]}")
+
+    def finish(self, name: str, process: subprocess.Popen[bytes], timeout_s: float = 240) -> Attempt:
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        home = self.folder / name
+        records = read_progress(self.progress(name))[0]
+        return Attempt(code, records, (home / "log").read_text(), home / "output", home / "run")
+
+    def run(self, name: str, spec: dict[str, Any], shards: list[Shard], **options: Any) -> Attempt:
+        return self.finish(name, self.start(name, spec, shards, **options))
+
+
+@pytest.fixture(scope="module")
+def driver(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    return Driver(nodes, tmp_path_factory.mktemp("runs"))
