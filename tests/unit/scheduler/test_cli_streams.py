@@ -8,13 +8,14 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import raywise
 from scheduler.cli import app, demo
 from scheduler.cli.app import _LogPrinter
 from scheduler.cli.common import doing
-from scheduler.cli.waiting import Milestones
+from scheduler.cli.waiting import Milestones, wait_for
 
 
 def test_each_log_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,3 +153,21 @@ def test_what_takes_time_is_said_once_on_a_plain_stream(capsys: pytest.CaptureFi
     with doing("starting [this]"):
         assert capsys.readouterr().out == "starting [this] ...\n"
     assert capsys.readouterr().out == ""
+
+
+class Interrupting:
+    """A client whose user presses Ctrl-C."""
+
+    def wait(self, *_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_ctrl_c_ends_the_waiting_only(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    client: Any = Interrupting()
+    with pytest.raises(typer.Exit) as ended:
+        wait_for(client, "w-1", quiet=quiet, first="submitted w-1")
+    assert ended.value.exit_code == 130
+    said = capsys.readouterr()
+    assert "w-1 goes on. `raywise show w-1` follows it" in said.err
+    assert said.out.startswith("" if quiet else "submitted w-1\n")
