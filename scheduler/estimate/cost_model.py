@@ -68,15 +68,16 @@ def estimate_all(
     table = speeds(columns, calibration)
     answers: list[list[Estimate]] = []
     row = 0
-    prices = _Prices(facts)
+    known = _Known(facts)
     for work, configurations in requests:
+        holdings = known.holdings(configurations)
         if _modelled(work):
             rows = slice(row, row + len(configurations))
-            found = _from_table(work, configurations, facts, table, rows)
+            found = _from_table(work, holdings, known.refusals(work, configurations), facts, table, rows)
             row = rows.stop
         else:
             found = [_alone(work, configuration, facts, calibration) for configuration in configurations]
-        answers.append(_estimates(work, configurations, found, prices, calibration))
+        answers.append(_estimates(work, holdings, found, facts, calibration))
     return answers
 
 
@@ -109,7 +110,8 @@ _NO_PARTS = (0.0,) * len(PARTS)
 
 def _from_table(
     work: Work,
-    configurations: Sequence[Configuration],
+    holdings: _Holdings,
+    refusals: Sequence[Reason | None],
     facts: Facts,
     table: SpeedTable,
     rows: slice,
@@ -117,34 +119,26 @@ def _from_table(
     """What the columns say of one workload."""
     found = []
     columns = zip(
-        configurations,
+        holdings.types,
+        refusals,
         range(rows.start, rows.stop),
         table.seconds[rows].tolist(),
         table.low_s[rows].tolist(),
         table.high_s[rows].tolist(),
         table.parts[rows].tolist(),
         table.memory_bytes[rows].tolist(),
+        table.sources[rows],
         strict=True,
     )
-    for configuration, row, seconds, low_s, high_s, parts, memory_bytes in columns:
-        types = [(facts.device_types[name], count) for name, count in configuration.groups]
-        refused = _refusal(work, types, facts) or _over_memory(table, row, facts) or _one_type(work, types)
-        source, note, known = table.sources[row], work.note, not math.isnan(seconds)
-        if not known:
-            source, note = "unknown", _unknown_speed(work, types)
-        found.append(
-            _Found(
-                seconds if known else None,
-                low_s,
-                high_s,
-                source,
-                parts,
-                table.moved_bytes[row],
-                memory_bytes,
-                refused,
-                note,
-            )
-        )
+    for types, refused, row, seconds, low_s, high_s, parts, memory_bytes, source in columns:
+        if table.over[row]:
+            refused = _over_memory(table, row, facts) or refused  # noqa: PLW2901
+        moved = table.moved_bytes[row]
+        if seconds == seconds:  # noqa: PLR0124 - NaN is not itself
+            found.append(_Found(seconds, low_s, high_s, source, parts, moved, memory_bytes, refused, work.note))
+        else:
+            note = _unknown_speed(work, types)
+            found.append(_Found(None, 0.0, 0.0, "unknown", _NO_PARTS, moved, memory_bytes, refused, note))
     return found
 
 
@@ -182,81 +176,110 @@ def _preprocess(work: Work, configuration: Configuration, calibration: Calibrati
     return _Found(seconds, low_s, high_s, "measured", (seconds, *_NO_PARTS[1:]))
 
 
-class _Priced(NamedTuple):
-    """Sums over the devices of a configuration."""
+@dataclass(frozen=True)
+class _Holdings:
+    """What is held by each of a list of configurations."""
 
-    price_usd_h: float | None
-    watts: float
+    configurations: Sequence[Configuration]
+    types: list[list[tuple[DeviceType, int]]]
+    devices: list[int]
+    price_usd_h: list[float | None]
+    watts: FloatArray
     """NaN where a type's are not known."""
-    interruptions_per_h: float
-    market: Market
-    note: str
+    interruptions_per_h: FloatArray
+    markets: list[Market]
+    notes: list[str]
     """What was assumed of interruptions."""
 
+    @classmethod
+    def of(cls, configurations: Sequence[Configuration], facts: Facts) -> _Holdings:
+        """Sums over the devices of each."""
+        types = [[(facts.device_types[name], n) for name, n in each.groups] for each in configurations]
+        spots = [_interruptions(each, facts) for each in types]
+        return cls(
+            configurations,
+            types,
+            [each.devices for each in configurations],
+            [configuration_price_usd_h(each, facts.device_types) for each in configurations],
+            _numbers(_watts(each) for each in types),
+            np.array([rate for rate, _ in spots]),
+            ["spot" if any(kind.market == "spot" for kind, _ in each) else "on-demand" for each in types],
+            [note for _, note in spots],
+        )
 
-class _Prices:
-    """Knows the sums of each configuration once they were asked for."""
+
+def _watts(types: list[tuple[DeviceType, int]]) -> float | None:
+    watts = [kind.power_watts for kind, _ in types]
+    known = [each * n for each, (_, n) in zip(watts, types, strict=True) if each is not None]
+    return sum(known) if len(known) == len(watts) else None
+
+
+def _interruptions(types: list[tuple[DeviceType, int]], facts: Facts) -> tuple[float, str]:
+    """(an hour, of all nodes together; what was assumed for it)."""
+    rate, notes = 0.0, []
+    for kind, count in types:
+        if kind.market == "spot":
+            per_h, note = costs.interruption_rate(kind.interruptions_per_h)
+            rate += per_h * math.ceil(count / (facts.devices_per_node.get(kind.name) or count))
+            notes.append(note)
+    return rate, " ".join(dict.fromkeys(filter(None, notes)))
+
+
+class _Known:
+    """Keeps what many workloads ask of the same list of configurations."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
-        self._known: dict[Configuration, _Priced] = {}
+        self._holdings: dict[int, _Holdings] = {}  # by the list's id; it is held, so that no id is used again
+        self._refusals: dict[tuple[int, str, bool], list[Reason | None]] = {}
 
-    def of(self, configuration: Configuration) -> _Priced:
-        """The sums of one configuration."""
-        found = self._known.get(configuration)
+    def holdings(self, configurations: Sequence[Configuration]) -> _Holdings:
+        """The sums over the devices of each."""
+        found = self._holdings.get(id(configurations))
         if found is None:
-            found = self._known[configuration] = self._sum(configuration)
+            found = self._holdings[id(configurations)] = _Holdings.of(configurations, self.facts)
         return found
 
-    def _sum(self, configuration: Configuration) -> _Priced:
-        watts = rate = 0.0
-        market: Market = "on-demand"
-        notes: list[str] = []
-        for name, count in configuration.groups:
-            kind = self.facts.device_types[name]
-            watts += math.nan if kind.power_watts is None else count * kind.power_watts
-            if kind.market == "spot":
-                market = "spot"
-                per_h, note = costs.interruption_rate(kind.interruptions_per_h)
-                rate += per_h * math.ceil(count / (self.facts.devices_per_node.get(name) or count))
-                notes.append(note)
-        price_usd_h = configuration_price_usd_h(configuration, self.facts.device_types)
-        return _Priced(price_usd_h, watts, rate, market, " ".join(dict.fromkeys(filter(None, notes))))
+    def refusals(self, work: Work, configurations: Sequence[Configuration]) -> list[Reason | None]:
+        """Why a body of this kind does not run on each, or None."""
+        key = (id(configurations), work.kind, work.profile is not None)
+        found = self._refusals.get(key)
+        if found is None:
+            types = self.holdings(configurations).types
+            found = [_refusal(work, each, self.facts) or _one_type(work, each) for each in types]
+            self._refusals[key] = found
+        return found
 
 
 def _estimates(
-    work: Work,
-    configurations: Sequence[Configuration],
-    found: Sequence[_Found],
-    prices: _Prices,
-    calibration: Calibration,
+    work: Work, holdings: _Holdings, found: Sequence[_Found], facts: Facts, calibration: Calibration
 ) -> list[Estimate]:
     """The estimates of one workload: what beside the work itself takes seconds, and what all of it costs."""
-    facts = prices.facts
-    priced = [prices.of(configuration) for configuration in configurations]
     startups: dict[int, Correction] = {}
-    for count in {configuration.devices for configuration in configurations}:
+    for count in set(holdings.devices):
         startups[count] = calibration.overhead_s(work.kind, work.family, count, STARTUP_S[work.kind])
-    starts = [startups[configuration.devices] for configuration in configurations]
-    work_s = _numbers(each.seconds for each in found)
+    starts = [startups[count] for count in holdings.devices]
+    work_s = _numbers([each.seconds for each in found])
     startup_s = np.array([each.mean for each in starts])
     checkpoint_s = np.asarray(checkpoint_seconds(work, work_s))
-    rework_s = _rework_s(work, work_s, startup_s, np.array([each.interruptions_per_h for each in priced]))
+    rework_s = _rework_s(work, work_s, startup_s, holdings.interruptions_per_h)
     seconds = startup_s + work_s + checkpoint_s + rework_s
     moved = np.array([each.moved_bytes for each in found])
-    usd_h = _numbers(each.price_usd_h for each in priced)
-    dollars = costs.money(seconds, usd_h, work.output_bytes, moved, facts.tariff)
-    power = costs.energy(seconds, np.array([each.watts for each in priced]), rates=facts.energy)
+    dollars = costs.money(seconds, _numbers(holdings.price_usd_h), work.output_bytes, moved, facts.tariff)
+    power = costs.energy(seconds, holdings.watts, rates=facts.energy)
     spent = np.stack([np.broadcast_to(each, work_s.shape) for each in dollars], axis=1)
-    known = np.isfinite(spent).all(axis=1)
+    priced = np.isfinite(spent).all(axis=1).tolist()
     columns = (
-        configurations,
+        holdings.configurations,
         found,
-        priced,
+        holdings.price_usd_h,
+        holdings.markets,
+        holdings.notes,
         starts,
         _optional(seconds),
-        zip(checkpoint_s.tolist(), rework_s.tolist(), strict=True),
-        [Money(*each) if ok else None for each, ok in zip(spent.tolist(), known.tolist(), strict=True)],
+        checkpoint_s.tolist(),
+        rework_s.tolist(),
+        [Money(*each) if ok else None for each, ok in zip(spent.tolist(), priced, strict=True)],
         zip(*(_optional(each) for each in power), strict=True),
     )
     return [_one(*row) for row in zip(*columns, strict=True)]
@@ -278,45 +301,50 @@ def _optional(values: FloatArray) -> list[float | None]:
 def _one(
     configuration: Configuration,
     found: _Found,
-    priced: _Priced,
+    price_usd_h: float | None,
+    market: Market,
+    spot_note: str,
     start: Correction,
     seconds: float | None,
-    added: tuple[float, float],
+    checkpoint_s: float,
+    rework_s: float,
     spent: Money | None,
     energy: tuple[float | None, float | None, float | None],
 ) -> Estimate:
-    refused, note = found.refused, found.note
-    if found.seconds is not None and seconds is None:
+    work_s, low_s, high_s, source, parts, _, memory_bytes, refused, note = found
+    if work_s is not None and seconds is None:
         note = "it would be taken back more often than it gets anywhere"
     if seconds is None or (refused is not None and refused.code != "device"):
         return Estimate(
             configuration,
             None,
             startup_s=start.mean,
-            memory_bytes=found.memory_bytes,
-            price_usd_h=priced.price_usd_h,
+            memory_bytes=memory_bytes,
+            price_usd_h=price_usd_h,
             infeasible=refused,
-            market=priced.market,
+            market=market,
             note=note if refused is None else "",
         )
-    added_s = added[0] + added[1]
-    compute, memory, launch, within, between, crowding = found.parts
+    added_s = checkpoint_s + rework_s
+    compute, memory, launch, within, between, crowding = parts
+    launch += crowding
+    within += between
     return Estimate(
         configuration,
         seconds,
         start.mean,
-        start.low + found.low_s + added_s,
-        start.high + found.high_s + added_s,
-        found.memory_bytes,
+        start.low + low_s + added_s,
+        start.high + high_s + added_s,
+        memory_bytes,
         spent,
-        priced.price_usd_h,
-        found.source,
-        _bound(compute, memory, launch + crowding, within + between),
+        price_usd_h,
+        source,
+        _bound(compute, memory, launch, within),
         refused,
-        Breakdown(compute, memory, launch + crowding, within + between, start.mean, *added),
+        Breakdown(compute, memory, launch, within, start.mean, checkpoint_s, rework_s),
         None if energy[0] is None else Energy(energy[0], energy[1], energy[2]),
-        priced.market,
-        f"{note} {priced.note}".strip() if note or priced.note else "",
+        market,
+        f"{note} {spot_note}".strip() if note or spot_note else "",
     )
 
 

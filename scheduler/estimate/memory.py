@@ -22,7 +22,16 @@ STATE_BYTES = 12.0
 FRAMEWORK_BYTES = {"cpu": 0.62e9, "gpu": 0.75e9}
 """One process before the model is there: Python, torch and Ray on a host; context and kernels on a GPU (priors)."""
 ALLOCATOR_SLACK = 1.08
-"""Blocks that the allocator keeps and cannot use again (prior)."""
+"""Activations of a GPU with the blocks that its allocator keeps and cannot use again (prior)."""
+HOST_TRAINING_SLACK = 1.30
+HOST_INFERENCE_SLACK = 2.70
+HOST_CONVOLUTION_SLACK = 2.20
+"""The same of a host: freed blocks stay with the process, and oneDNN copies what it multiplies and convolves into
+layouts of its own (measured, docs/accuracy.md)."""
+HOST_FIXED_BYTES = 25e6
+"""Kernels and buffers that a first step adds on a host (measured)."""
+BUCKET_BYTES = 4.0
+"""DDP's buckets hold the gradients once more while they are exchanged (measured on a host)."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +60,30 @@ def peak(work: Work, samples: FloatArray, shards: FloatArray, host: FloatArray, 
     assert profile is not None
     ones = np.ones_like(shards, dtype=np.float64)
     framework = np.where(host > 0, FRAMEWORK_BYTES["cpu"], FRAMEWORK_BYTES["gpu"])
-    kept = _activations(work, samples, host, checkpointed)
+    framework = framework + np.where(host > 0, HOST_FIXED_BYTES, 0.0)
+    kept = _activations(work, samples, host, checkpointed) * np.where(host > 0, _host_slack(work), ALLOCATOR_SLACK)
     if not work.training:
         width = weight_bytes(work.precision)
         length = tokens + work.generated_tokens
         cache = samples * length * profile.kv_bytes_per_token if work.generated_tokens else 0.0 * ones
-        return Memory(profile.parameters * width * ones, 0.0 * ones, kept * ALLOCATOR_SLACK, cache, framework)
+        return Memory(profile.parameters * width * ones, 0.0 * ones, kept, cache, framework)
     weights = profile.parameters * 4.0 * ones
     state = profile.trainable * STATE_BYTES * ones
     if work.strategy == "fsdp":
         gathered = 2.0 * profile.block_parameters * 4.0
         weights, state = weights / shards + np.where(shards > 1, gathered, 0.0), state / shards
+    elif work.strategy == "ddp":
+        state = state + np.where(shards > 1, profile.trainable * BUCKET_BYTES, 0.0)
     elif work.strategy == "pipeline":
         weights, state, kept = weights / shards, state / shards, kept * np.minimum(work.micro_batches, shards) / shards
-    return Memory(weights, state, kept * ALLOCATOR_SLACK, 0.0 * ones, framework)
+    return Memory(weights, state, kept, 0.0 * ones, framework)
+
+
+def _host_slack(work: Work) -> float:
+    assert work.profile is not None
+    if not work.training:
+        return HOST_INFERENCE_SLACK
+    return HOST_CONVOLUTION_SLACK if "convolution" in work.profile.forward else HOST_TRAINING_SLACK
 
 
 def _activations(work: Work, samples: FloatArray, host: FloatArray, checkpointed: bool) -> FloatArray:

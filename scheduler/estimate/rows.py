@@ -312,6 +312,7 @@ class _Combined:
             limit,
             self.units.share,
             grid.starts,
+            np.logical_or.reduceat(needed > limit, first).tolist(),
             grid.columns,
         )
 

@@ -49,13 +49,17 @@ class SpeedTable:
     """Samples a device computes at a time."""
     starts: IntArray
     """First row of each configuration, and the end."""
+    over: list[bool]
+    """Whether any device of a configuration has too little memory."""
     columns: Columns | None = None
 
     @classmethod
     def empty(cls) -> SpeedTable:
         """Of no configurations."""
         none = np.zeros(0)
-        return cls(none, none, none, np.zeros((0, len(PARTS))), [], none, [], none, none, none, np.zeros(1, np.int64))
+        return cls(
+            none, none, none, np.zeros((0, len(PARTS))), [], none, [], none, none, none, np.zeros(1, np.int64), []
+        )
 
     def over_memory(self, configuration: int) -> Row | None:
         """The first device type of a configuration that has too little memory."""

@@ -115,7 +115,8 @@ class Bench:
         return rates
 
     def matmul_flops(self, precision: str) -> float:
-        """FLOP/s of a product of two square matrices: the largest that do not take too long."""
+        """FLOP/s of a product of two square matrices, the second one transposed as a layer's weights are: the largest
+        that do not take too long."""
         sizes = MATMUL_SIZES[self.device.type]
         before = self.torch.get_float32_matmul_precision()
         self.torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -130,7 +131,7 @@ class Bench:
         torch = self.torch
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
         left, right = (torch.rand(size, size, device=self.device).to(dtype) for _ in range(2))
-        return 2.0 * size**3 / self.stopwatch.seconds(lambda: torch.mm(left, right))
+        return 2.0 * size**3 / self.stopwatch.seconds(lambda: torch.mm(left, right.t()))
 
     def copy_bytes_s(self) -> float:
         """Bytes read and written a second by a large copy within the device's memory."""

@@ -95,7 +95,9 @@ def test_an_emulated_device_keeps_memory_and_price_and_takes_the_hosts_rates(
     assert device.emulated
 
 
-def test_an_emulated_device_computes_slower_by_its_speed_and_talks_as_fast_as_the_host(catalog: Catalog, measured: HostRates) -> None:
+def test_an_emulated_device_computes_slower_by_its_speed_and_talks_as_fast_as_the_host(
+    catalog: Catalog, measured: HostRates
+) -> None:
     device = emulate(catalog.device("T4"), measured, 0.5)
     assert device.peak_flops == {"fp32": 25e9, "bf16": 2.5e9}
     assert device.launch_s == 4e-6

@@ -33,6 +33,7 @@ TPU = DeviceType("TPU-v4", "tpu", memory_bytes=32e9, peak_flops={"bf16": 275e12}
 NO_RATES = DeviceType("Z9", "gpu", price_usd_h=1.0)
 TYPES = {kind.name: kind for kind in (CPU, T4, A100, UNPRICED, TPU, NO_RATES)}
 
+
 def products(flops_per_token: float) -> dict[str, Cost]:
     """A pass of nothing but matrix products of this many FLOPs a token."""
     return {"matmul": Cost(flops=Volume(per_sample=(0.0, flops_per_token, 0.0)))}

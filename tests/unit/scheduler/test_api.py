@@ -113,7 +113,7 @@ def test_a_submission_is_accepted_and_stored(api: TestClient, runtime: FakeRunti
 
 
 def test_code_is_packed_when_it_is_submitted(api: TestClient, runtime: FakeRuntime, tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("x = 1")
+    (tmp_path / "main.py").write_text("def loop(config): ...")
     text = "kind: train\nname: own\nentrypoint: main:loop\nexpected_runtime: 10s\n"
     body = submit(api, text, base=str(tmp_path), overrides=["retries=0"]).json()
     record = runtime.store.get(body["id"])

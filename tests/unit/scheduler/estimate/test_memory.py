@@ -16,12 +16,24 @@ from cluster.types import DeviceType
 from making import A100, CPU, PROFILE, T4, TYPES, configuration, inference, training
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.cost_model import Facts, estimate
-from scheduler.estimate.memory import ALLOCATOR_SLACK, FRAMEWORK_BYTES, STATE_BYTES, Memory, peak, remedy
+from scheduler.estimate.memory import (
+    ALLOCATOR_SLACK,
+    BUCKET_BYTES,
+    FRAMEWORK_BYTES,
+    HOST_CONVOLUTION_SLACK,
+    HOST_FIXED_BYTES,
+    HOST_INFERENCE_SLACK,
+    HOST_TRAINING_SLACK,
+    STATE_BYTES,
+    Memory,
+    peak,
+    remedy,
+)
 from scheduler.estimate.profile import ModelProfile, Volume
 from scheduler.estimate.work import Work
 from scheduler.types import Estimate, Reason
 
-GPU, HOST = FRAMEWORK_BYTES["gpu"], FRAMEWORK_BYTES["cpu"]
+GPU, HOST = FRAMEWORK_BYTES["gpu"], FRAMEWORK_BYTES["cpu"] + HOST_FIXED_BYTES
 SAMPLE = 1000 * 50 + 10 * 50**2
 """Bytes of activations of a sample of 50 tokens."""
 MILLION = 1_000_000
@@ -65,7 +77,7 @@ TRAINED = [
         1,
         [4e6, STATE_BYTES * 1e6, 10 * SAMPLE * ALLOCATOR_SLACK, 0, GPU],
     ),
-    ("data-parallel shards hold whole copies", training(), 4, [4e6, STATE_BYTES * 1e6, 10 * SAMPLE * ALLOCATOR_SLACK, 0, GPU]),
+    ("data-parallel shards hold whole copies", training(), 4, [4e6, (STATE_BYTES + BUCKET_BYTES) * 1e6, 10 * SAMPLE * ALLOCATOR_SLACK, 0, GPU]),
     (
         "full sharding holds a part, and two gathered blocks",
         training(strategy="fsdp", profile=replace(PROFILE, block_parameters=50_000)),
@@ -101,7 +113,7 @@ def test_training(work: Work, shards: int, expected: list[float]) -> None:
 @pytest.mark.parametrize(("precision", "width"), [("fp32", 4), ("fp16", 2), ("bf16", 2), ("fp8", 1), ("int8", 1)])
 def test_inference_holds_weights_at_its_precision_and_no_state(precision: str, width: int) -> None:
     found = of(inference(precision=precision), 10.0, host=True)
-    assert parts(found) == pytest.approx([width * 1e6, 0, 10 * SAMPLE * ALLOCATOR_SLACK, 0, HOST])
+    assert parts(found) == pytest.approx([width * 1e6, 0, 10 * SAMPLE * HOST_INFERENCE_SLACK, 0, HOST])
 
 
 def test_generation_keeps_keys_and_values_of_all_tokens() -> None:
@@ -119,7 +131,10 @@ def test_the_path_of_a_host_has_activations_of_its_own() -> None:
     on_host = replace(PROFILE, activation_bytes=Volume(per_sample=(7.0, 0.0, 0.0)))
     work = training(host_profile=on_host)
     found = [parts(of(work, 10.0, host=host))[2] for host in (False, True)]
-    assert found == pytest.approx([10 * SAMPLE * ALLOCATOR_SLACK, 70 * ALLOCATOR_SLACK])
+    assert found == pytest.approx([10 * SAMPLE * ALLOCATOR_SLACK, 70 * HOST_TRAINING_SLACK])
+    convolutions = replace(PROFILE, forward={"convolution": PROFILE.forward["matmul"]})
+    found = parts(of(training(profile=convolutions), 10.0, host=True))[2]  # type: ignore[assignment]
+    assert found == pytest.approx(10 * SAMPLE * HOST_CONVOLUTION_SLACK)
 
 
 def test_shards_and_micro_batches_split_the_activations() -> None:
@@ -127,7 +142,8 @@ def test_shards_and_micro_batches_split_the_activations() -> None:
     rows = {(1, 1): 10, (2, 1): 5, (4, 1): 2.5, (1, 5): 2, (2, 5): 1}
     for (shards, micro), samples in rows.items():
         found = estimated(training(micro_batches=micro), T4=shards)
-        assert found.memory_bytes == pytest.approx(fixed + samples * SAMPLE * ALLOCATOR_SLACK)
+        buckets = BUCKET_BYTES * 1e6 if shards > 1 else 0.0
+        assert found.memory_bytes == pytest.approx(fixed + buckets + samples * SAMPLE * ALLOCATOR_SLACK)
 
 
 def test_what_does_not_fit_says_by_how_much_to_the_byte() -> None:
@@ -174,12 +190,13 @@ def test_a_hosts_memory_is_shared_by_its_shards() -> None:
     one = HOST + 400e6 * (4 + STATE_BYTES)
     work = training(profile=model, batch_size=1)
     for count, room in ((1, 1.2), (2, 2.2), (4, 4.2)):
+        each = one + (400e6 * BUCKET_BYTES if count > 1 else 0.0)
         roomy, tight = (
-            Facts({"cpu": replace(CPU, memory_bytes=share * one)}, 1e9, {"cpu": 4}) for share in (room, room - 0.3)
+            Facts({"cpu": replace(CPU, memory_bytes=share * each)}, 1e9, {"cpu": 4}) for share in (room, room - 0.3)
         )
         assert estimated(work, roomy, cpu=count).infeasible is None
         assert estimated(work, tight, cpu=count).infeasible is not None
-    spread = Facts({"cpu": replace(CPU, memory_bytes=2.2 * one)}, 1e9, {"cpu": 2})
+    spread = Facts({"cpu": replace(CPU, memory_bytes=2.2 * (one + 400e6 * BUCKET_BYTES))}, 1e9, {"cpu": 2})
     assert estimated(work, spread, cpu=4).infeasible is None, "four shards on two hosts are two on each"
 
 
@@ -189,7 +206,7 @@ def beyond(extra_samples: float, shards: int = 1) -> float:
 
 
 REMEDIES = [
-    ("more shards are the nearest", training(), beyond(4.0), "fits with 3 shards"),
+    ("more shards are the nearest", training(batch_size=1000), beyond(400.0) + BUCKET_BYTES * 1e6, "fits with 3 shards"),
     ("where there are no more, smaller micro-batches", training(batch_size=64), beyond(3.0), "fits with micro-batches of 2"),
     ("batches of inference are its own", inference(), GPU + 4e6 + 3.0 * SAMPLE * ALLOCATOR_SLACK, "fits with batches of 2"),
     ("checkpointing where one sample is too many", training(profile=DEEP, batch_size=4), beyond(0.0) + 2 * 50 * 80_000 / 2, "fits with gradient checkpointing"),
@@ -211,7 +228,9 @@ def test_more_shards_on_one_host_have_less_each() -> None:
     """Ten samples are too many for all of the host's memory: two shards of five need as much together, and more."""
     work = training()
     one = HOST + 1e6 * (4 + STATE_BYTES)
-    facts = Facts({"cpu": replace(CPU, memory_bytes=one + 6 * SAMPLE * ALLOCATOR_SLACK)}, 1e9, {"cpu": 4}, {"cpu": 4})
+    facts = Facts(
+        {"cpu": replace(CPU, memory_bytes=one + 6 * SAMPLE * HOST_TRAINING_SLACK)}, 1e9, {"cpu": 4}, {"cpu": 4}
+    )
     found = estimated(work, facts, cpu=1).infeasible
     assert found is not None
     assert found.message.endswith("fits with micro-batches of 5")
@@ -289,7 +308,7 @@ def test_what_is_named_really_fits(work: Work, count: int, more: int, room: floa
 def test_a_remedy_is_for_the_room_that_other_counts_have() -> None:
     work = training(batch_size=8)
     fixed = 1e6 * (4 + STATE_BYTES) + GPU
-    rooms = {1: fixed, 2: fixed, 4: fixed + 2.5 * SAMPLE * ALLOCATOR_SLACK}
+    rooms = {1: fixed, 2: fixed, 4: fixed + BUCKET_BYTES * 1e6 + 2.5 * SAMPLE * ALLOCATOR_SLACK}
     assert remedy(work, lambda n: rooms.get(n, 0.0), False, 8.0, 1, 4) == "fits with 4 shards"
     assert remedy(work, lambda n: rooms.get(n, 0.0), False, 8.0, 1, 3) == ""
 
