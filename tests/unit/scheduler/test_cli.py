@@ -200,7 +200,21 @@ def test_a_flag_takes_no_value_in_the_help() -> None:
 
 def test_help_names_every_verb() -> None:
     text = good("--help")
-    for verb in ("up", "down", "demo", "plan", "submit", "list", "show", "logs", "cancel", "explain", "devices", "profile", "calibrate"):
+    for verb in (
+        "up",
+        "down",
+        "demo",
+        "plan",
+        "submit",
+        "list",
+        "show",
+        "logs",
+        "cancel",
+        "explain",
+        "devices",
+        "profile",
+        "calibrate",
+    ):
         assert f" {verb} " in text
 
 
