@@ -62,3 +62,9 @@ def own_package(source: Path, run_dir: Path, run_id: str) -> Path:
         archive.comment = run_id.encode()
     os.replace(draft, target)
     return target
+
+
+def remove_copy(run_dir: Path, run_id: str) -> None:
+    """Forget an attempt's copy of the code: it has ended, and the submission's own zip is kept."""
+    shutil.rmtree(run_dir.absolute() / CODE_FOLDER / run_id, ignore_errors=True)
+    (run_dir / f"{run_id}.zip").unlink(missing_ok=True)

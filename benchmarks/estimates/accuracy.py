@@ -31,7 +31,7 @@ from cluster.types import DeviceType
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.cost_model import Facts, estimate
 from scheduler.estimate.expectation import Expectation, expectation
-from scheduler.estimate.memory import FRAMEWORK_BYTES, peak
+from scheduler.estimate.memory import FRAMEWORK_BYTES, HOST_FIXED_BYTES, peak
 from scheduler.estimate.model_profile import profile_module
 from scheduler.estimate.profile import ModelProfile
 from scheduler.estimate.work import Work
@@ -302,15 +302,16 @@ def report(
     date: str, rates: HostRates, data: dict[str, Any], found: Sequence[Comparison], memory: list[dict[str, Any]]
 ) -> str:
     """The document."""
-    template = (HERE / "accuracy.template.md").read_text(encoding="utf-8")
+    text = (HERE / "accuracy.template.md").read_text(encoding="utf-8")
     over = [float(row["predicted MB"]) / float(row["measured MB"]) - 1 for row in memory]
-    return template.format(
+    return text.format(
         date=date,
         machine=f"{data['machine'].get('cpu', platform.processor())}, {rates.cores} cores, no GPU, "
         f"torch {data['machine'].get('torch', '?')}, measured {data.get('date', date)}",
         rates=f"{rates.core_flops / 1e9:.0f} GFLOP/s fp32, {rates.core_bandwidth_bytes_s / 1e9:.1f} GB/s copy",
         steps=markdown(step_table(found)),
         memory=markdown(memory),
+        framework=round((FRAMEWORK_BYTES["cpu"] + HOST_FIXED_BYTES) / 1e6),
         memory_summary=f"Under by at most {percent(max(0.0, -min(over, default=0.0)))}; median "
         f"{percent(statistics.median(over) if over else 0.0)} over.",
         sia=sia.as_text(sia.table()) if sia.DATA.is_dir() else "The data was not there.",

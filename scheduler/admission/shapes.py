@@ -33,6 +33,8 @@ class Shape:
     size_bytes: int = 0
     rows_per_core_s: float | None = None
     labels: frozenset[str] = frozenset()
+    longest_tokens: float | None = None
+    """Of the longest row seen; None where only the mean was kept."""
 
 
 @dataclass
@@ -99,7 +101,7 @@ def shape_of(info: TableInfo, model: str, max_length: int, drop: frozenset[str] 
     lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
     seconds = max(time.perf_counter() - start, 1e-6)
     rate = len(texts) / seconds
-    return Shape(info.rows - dropped, sum(lengths) / len(lengths), info.size_bytes, rate, labels)
+    return Shape(info.rows - dropped, sum(lengths) / len(lengths), info.size_bytes, rate, labels, float(max(lengths)))
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,7 @@ from cluster.types import Snapshot
 from scheduler.admission import plan_steps
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.device_rates import DeviceRates, with_measured_rates
+from scheduler.estimate.model_profile import use_cache
 from scheduler.policy import create
 from scheduler.service import views
 from scheduler.service.home import Home
@@ -30,6 +31,7 @@ class OfflineCluster(NamedTuple):
     @classmethod
     def of(cls, definition: Path | None, home: Home, own_catalog: Path | None = None) -> OfflineCluster:
         """The definition's, the one that ships where None. Raises SpecError."""
+        use_cache(home.profiles)
         catalog = Catalog.load(own_catalog)
         cluster = ClusterDefinition.load(definition, catalog)
         calibration, rates = _learnt(home)

@@ -64,6 +64,7 @@ class Engine:
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
         self._calibration: Calibration = store.load_calibration()
         self._rates: Mapping[str, DeviceRates] = store.load_device_rates()
+        self._forget = False
         self._progress: dict[str, Progress] = {}
         self._seen_s: dict[str, float] = {}
         self._resubmitted: Counter[str] = Counter()
@@ -75,6 +76,7 @@ class Engine:
     def run_cycle(self) -> CycleReport | None:
         """One cycle. Returns None, having decided nothing, while the cluster cannot be reached."""
         self.cycle += 1
+        self._forget_again()
         try:
             # 1. Observe: the cluster, the runs on it, and what has become ready.
             snapshot = self._observer.snapshot()
@@ -115,10 +117,16 @@ class Engine:
         return with_measured_rates(snapshot, self._rates)
 
     def reset_calibration(self) -> None:
-        """Forget everything that was learnt and measured. Safe to call beside a cycle."""
-        self._calibration, self._rates = Calibration(), {}
-        self._store.save_calibration(self._calibration, self._rates)
+        """Forget everything that was learnt and measured. Safe to call beside a cycle: the one that runs now may still
+        learn, and the next one forgets that as well."""
+        self._store.save_calibration(Calibration(), {})
         self._store.append(self._event("calibration-reset", "the user asked for it"))
+        self._calibration, self._rates, self._forget = Calibration(), {}, True
+
+    def _forget_again(self) -> None:
+        if self._forget:
+            self._calibration, self._rates, self._forget = Calibration(), {}, False
+            self._store.save_calibration(self._calibration, self._rates)
 
     @property
     def congestion_usd_h(self) -> dict[str, float]:

@@ -16,6 +16,9 @@ from ..estimate.work import Work
 from ..types import Configuration
 from .progress import Progress
 
+NOISE = 0.05
+"""How far a run's own steps may be from those that were timed."""
+
 
 def learn(
     calibration: Calibration,
@@ -40,7 +43,10 @@ def learn(
     work_s = _measured_work_s(work, configuration, progress, facts)
     if work_s is not None and not refused:
         beside_s = run_s - work_s - checkpoint_seconds(work, work_s)
-        calibration.observe_overhead(work.kind, work.family, configuration.devices, max(0.0, beside_s))
+        prior_s = STARTUP_S[work.kind]
+        if NOISE * work_s <= prior_s:  # else the difference of two large numbers says nothing of a small one
+            seconds = max(prior_s / 10, beside_s)
+            calibration.observe_overhead(work.kind, work.family, configuration.devices, seconds)
     return refused
 
 

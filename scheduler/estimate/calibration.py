@@ -174,23 +174,25 @@ class Calibration:
 
     def _changed(self) -> None:
         self._solution = self._labels = None
-        self._beliefs.clear()
+        self._beliefs = {}
 
     @property
     def labels(self) -> frozenset[tuple[Subject, str]]:
         """Operating points that were measured with any number of shards."""
         if self._labels is None:
-            self._labels = frozenset((subject, label) for subject, _, label in self.points)
+            self._labels = frozenset((subject, label) for subject, _, label in self.points.copy())
         return self._labels
 
     def belief(self, subject: Subject, label: str = "") -> Belief:
         """The corrections of a subject at an operating point, from everything that shares an effect with it. The empty
         label is any point that was not measured."""
-        found = self._beliefs.get((subject, label))
+        beliefs = self._beliefs  # replaced, not emptied, when something is learnt meanwhile: others may be reading
+        found = beliefs.get((subject, label))
         if found is None:
-            if self._solution is None:
-                self._solution = _solve(self.points)
-            found = self._beliefs[subject, label] = self._solution.belief(subject, label)
+            solution = self._solution or _solve(self.points.copy())
+            if beliefs is self._beliefs:
+                self._solution = solution
+            found = beliefs[subject, label] = solution.belief(subject, label)
         return found
 
     def residual(self, subject: Subject, shards: int, label: str) -> tuple[float, float]:

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster.types import CPU, DeviceType, EnergyRates, Market, Tariff
+from cluster.types import DeviceType, EnergyRates, Market, Tariff
 
 from ..types import Breakdown, Configuration, Energy, Estimate, EstimateSource, Money, Reason
 from . import money as costs
 from .calibration import Calibration, Correction, Subject
 from .columns import Columns
 from .memory import remedy
-from .profile import FloatArray
+from .profile import FloatArray, ModelProfile
 from .rows import speeds
 from .speed_table import Row, SpeedTable
 from .step_time import PARTS
@@ -30,8 +30,15 @@ STARTUP_S = {"preprocess": 10.0, "train": 16.0, "batch-infer": 10.0, "serve": 10
 """Seconds a body takes beside its work (processes, imports, loading, writing), prior: a warm 2-core machine."""
 DEFAULT_NETWORK_BYTES_S = 1.25e9
 """Between nodes where the catalog has no figure: 10 Gbit/s."""
-CHECKPOINT_BYTES = 12.0
-"""fp32 weight and AdamW's two moments of one parameter."""
+WEIGHT_BYTES, MOMENT_BYTES = 4.0, 8.0
+"""What a checkpoint has of one parameter: the fp32 weight, and AdamW's two moments where it is trained."""
+LOST_BLOCK_S = 15.0
+"""Work that a lost replica of inference had not written yet (prior)."""
+KEPT_REMEDIES = 10_000
+_remedies: dict[tuple[Any, ...], str] = {}
+"""The search for what would fit takes milliseconds, and the same rows are asked about in every cycle."""
+ROWS_OF_A_CORE = "cpu~rows"
+"""The device type that preprocessing is learnt under: its rates are sampled, and say nothing of a core's FLOP/s."""
 _NEVER_RUN = "never run yet: its first run, or expected_runtime, will tell"
 CHECKPOINT_BYTES_S = 0.5e9
 """Writing a checkpoint (prior: a plain cloud disk)."""
@@ -168,8 +175,9 @@ def _preprocess(work: Work, configuration: Configuration, calibration: Calibrati
     """Rows a core prepares in a second were sampled at admission; cores add up."""
     assert work.samples is not None and work.rows_per_core_s is not None
     cores = configuration.devices
-    belief = calibration.belief(Subject("preprocess", work.family, CPU, work.precision))
-    shift, variance = calibration.residual(Subject("preprocess", work.family, CPU, work.precision), cores, "")
+    subject = Subject("preprocess", work.family, ROWS_OF_A_CORE, work.precision)
+    belief = calibration.belief(subject)
+    shift, variance = calibration.residual(subject, cores, "")
     spread = math.sqrt(float(belief.covariance[0, 0]) + variance)
     seconds = work.samples / work.rows_per_core_s / cores * math.exp(float(belief.mean[0]) + shift)
     low_s, high_s = seconds * math.exp(-2 * spread), seconds * math.exp(2 * spread)
@@ -313,7 +321,7 @@ def _one(
 ) -> Estimate:
     work_s, low_s, high_s, source, parts, _, memory_bytes, refused, note = found
     if work_s is not None and seconds is None:
-        note = "it would be taken back more often than it gets anywhere"
+        refused = refused or Reason("device", "on spot it would be taken back more often than it gets anywhere")
     if seconds is None or (refused is not None and refused.code != "device"):
         return Estimate(
             configuration,
@@ -352,16 +360,24 @@ def checkpoint_seconds(work: Work, run_s: float | FloatArray) -> Any:
     """Seconds that writing a training run's checkpoints takes in all."""
     if work.profile is None or not work.training:
         return 0.0 * run_s
-    size = work.profile.parameters * CHECKPOINT_BYTES
-    return costs.checkpoint_s(size, work.checkpoint_every_s, run_s, CHECKPOINT_BYTES_S)
+    return costs.checkpoint_s(_checkpoint_bytes(work), work.checkpoint_every_s, run_s, CHECKPOINT_BYTES_S)
+
+
+def _checkpoint_bytes(work: Work) -> float:
+    if work.profile is None:
+        return 0.0
+    return work.profile.parameters * WEIGHT_BYTES + work.profile.trainable * MOMENT_BYTES
 
 
 def _rework_s(work: Work, run_s: FloatArray, startup_s: FloatArray, rate: FloatArray) -> FloatArray:
-    """Expected seconds of rework on spot nodes. For replicas, which do not end with one another, an upper bound."""
+    """Expected seconds of rework on spot nodes. Replicas do not end with one another, and what they have written
+    stays: each loss costs a start and part of a block (an upper bound, as if all waited for it)."""
     if not rate.any():
         return np.zeros_like(run_s)
+    if work.kind == "batch-infer":
+        return rate / 3600 * run_s * (startup_s + LOST_BLOCK_S)
     every = work.checkpoint_every_s if work.training else None
-    size = work.profile.parameters * CHECKPOINT_BYTES if work.profile is not None else 0.0
+    size = _checkpoint_bytes(work)
     rework_s = costs.spot_run_s(run_s, startup_s, every, size / CHECKPOINT_BYTES_S, rate)
     return np.where(rate > 0, rework_s, 0.0)
 
@@ -425,8 +441,30 @@ def _too_large(row: Row, facts: Facts) -> Reason:
         sharing = min(shards, facts.devices_per_node.get(row.device.name) or shards)
         return (row.device.memory_bytes or math.inf) / sharing
 
-    way = remedy(row.work, room, host, row.samples, row.shards, most)
+    per_node = facts.devices_per_node.get(row.device.name)
+    limits = row.device.kind, row.device.memory_bytes, row.limit_bytes, per_node
+    key = (*_shape(row.work), *limits, row.samples, row.shards, most)
+    way = _remedies.get(key)
+    if way is None:
+        if len(_remedies) >= KEPT_REMEDIES:
+            _remedies.clear()
+        way = _remedies[key] = remedy(row.work, room, host, row.samples, row.shards, most)
     return Reason("memory", f"{message}; {way}" if way else message)
+
+
+def _shape(work: Work) -> tuple[Any, ...]:
+    """What the memory of a work depends on."""
+    return (
+        *(work.kind, work.precision, work.strategy, work.micro_batches, work.generated_tokens),
+        *(_identity(work.profile), _identity(work.host_profile), work.longest_tokens or work.tokens_per_sample),
+    )
+
+
+def _identity(profile: ModelProfile | None) -> tuple[Any, ...]:
+    """A profile without its operators, which the family, the precision and the way it was traced decide."""
+    if profile is None:
+        return ()
+    return profile.family, profile.parameters, profile.trainable, profile.activation_bytes, profile.checkpointed
 
 
 def configuration_key(types: Sequence[tuple[DeviceType, int]]) -> str:

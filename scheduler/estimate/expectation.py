@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.types import CPU
-
 from ..types import Configuration
 from .calibration import Calibration, Subject
 from .columns import Columns
-from .cost_model import Facts, calibration_name
+from .cost_model import ROWS_OF_A_CORE, Facts, calibration_name
 from .rows import speeds, units
 from .step_time import PARTS, total_s
 from .work import Work
@@ -46,7 +44,7 @@ def expectation(work: Work, device: str, count: int, samples: float, facts: Fact
         if not work.rows_per_core_s:
             return None
         parts = (samples / work.rows_per_core_s / count, *([0.0] * (len(PARTS) - 1)))
-        return Expectation(Subject(work.kind, work.family, CPU, work.precision), count, "", parts, 0.0)
+        return Expectation(Subject(work.kind, work.family, ROWS_OF_A_CORE, work.precision), count, "", parts, 0.0)
     if work.profile is None or work.tokens_per_sample is None:
         return None
     columns = _columns(work, Configuration.of({device: count}), facts)

@@ -56,7 +56,7 @@ def peak(work: Work, samples: FloatArray, shards: FloatArray, host: FloatArray, 
     """Peak of a device that computes `samples` at a time (a micro-batch for training) as one of `shards`; `host` says
     where it is a host's memory. `checkpointed` estimates what gradient checkpointing would leave of a profile without
     it: each block's input, and one block's activations."""
-    profile, tokens = work.profile, work.tokens_per_sample or 1.0
+    profile, tokens = work.profile, work.longest_tokens or work.tokens_per_sample or 1.0
     assert profile is not None
     ones = np.ones_like(shards, dtype=np.float64)
     framework = np.where(host > 0, FRAMEWORK_BYTES["cpu"], FRAMEWORK_BYTES["gpu"])
@@ -89,7 +89,7 @@ def _host_slack(work: Work) -> float:
 def _activations(work: Work, samples: FloatArray, host: FloatArray, checkpointed: bool) -> FloatArray:
     """Of the path the model takes where it runs."""
     assert work.profile is not None
-    tokens = work.tokens_per_sample or 1.0
+    tokens = work.longest_tokens or work.tokens_per_sample or 1.0
 
     def of(profile: ModelProfile) -> FloatArray:
         kept = profile.activation_bytes.at(samples, tokens)
@@ -122,13 +122,14 @@ def remedy(work: Work, room: Callable[[int], float], host: bool, samples: float,
     while size >= 1:
         if fits(size, shards):
             what = "micro-batches" if work.training else "batches"
-            return f"fits with {what} of {size}"
+            offered = f" (batch_size: {size * shards})" if work.training else ""
+            return f"fits with {what} of {size}{offered}"
         size //= 2
     if work.training and work.profile is not None and not work.profile.checkpointed:
         size = max(1, int(samples))
         while size >= 1:
             if fits(size, shards, checkpointed=True):
                 where = "" if size >= int(samples) else f" and micro-batches of {size}"
-                return f"fits with gradient checkpointing{where}"
+                return f"fits with gradient checkpointing{where} (not in the built-in trainer yet)"
             size //= 2
     return ""

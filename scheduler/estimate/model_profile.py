@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -315,8 +316,9 @@ def cache_key(config: Mapping[str, Any], variant: Variant) -> str:
 
 def _remembered(key: str) -> Traced | None:
     if key in _memory:
-        _memory.move_to_end(key)
-        return _memory[key]
+        with suppress(KeyError):
+            _memory.move_to_end(key)
+            return _memory[key]
     if _folder[0] is None:
         return None
     try:
@@ -331,16 +333,18 @@ def _remember(key: str, traced: Traced) -> None:
     _keep(key, traced)
     if _folder[0] is None:
         return
-    _folder[0].mkdir(parents=True, exist_ok=True)
-    draft = _folder[0] / f".{key}.{os.getpid()}.partial"
-    draft.write_bytes(_stored_form().dump_json(traced))
-    draft.rename(_folder[0] / f"{key}.json")
+    draft = _folder[0] / f".{key}.{os.getpid()}.{threading.get_ident()}.partial"
+    with suppress(OSError):  # a full disk costs the next process a second, not this one its answer
+        _folder[0].mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(_stored_form().dump_json(traced))
+        draft.replace(_folder[0] / f"{key}.json")
 
 
 def _keep(key: str, traced: Traced) -> None:
     _memory[key] = traced
     if len(_memory) > KEPT_IN_MEMORY:
-        _memory.popitem(last=False)
+        with suppress(KeyError):  # another thread was faster
+            _memory.popitem(last=False)
 
 
 @lru_cache(maxsize=1)

@@ -41,6 +41,8 @@ class Work:
     checkpoint_every_s: float | None = None
     input_bytes: float = 0.0
     output_bytes: float = 0.0
+    longest_tokens: float | None = None
+    """Of the longest row: what memory must have room for; the mean where it is not known."""
     note: str = ""
     """Why the model could not be traced, where it could not."""
 

@@ -99,6 +99,11 @@ class Home:
         return self.path / "cluster"
 
     @property
+    def profiles(self) -> Path:
+        """Cache of traced models."""
+        return self.path / "profiles"
+
+    @property
     def host_file(self) -> Path:
         """Cache of the host's measured rates."""
         return self.path / "host.json"

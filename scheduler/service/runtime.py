@@ -16,6 +16,7 @@ from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.host import HostRates, measure_host, measure_reduce
 from cluster.local import LocalCluster
+from cluster.own_code import remove_copy
 from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
 from cluster.ray_observer import RayObserver
@@ -27,6 +28,7 @@ from ..admission import FileProfiler, StepPlan, admit, plan_steps
 from ..admission.code import pack_code
 from ..engine import Engine, Upstream
 from ..engine.launch import progress_path
+from ..estimate.model_profile import use_cache
 from ..estimate.work import Work
 from ..policy import Policy, create
 from ..store import Event, Record, Store
@@ -92,6 +94,7 @@ class Runtime:
             staging=home.path / "stage",
             shared_files=access.local is not None,
         )
+        use_cache(home.profiles)
         self.store = Store(home.database)
         auth.remember(self.store, home.ensure_token())
         self.engine = Engine(
@@ -188,6 +191,7 @@ class Runtime:
                 (Path(record.run_dir) / f"{record.run_id}.log").write_text(text)
         except (OSError, ClusterUnreachable) as error:
             log.warning("the logs of %s are not kept: %s", record.run_id, error)
+        remove_copy(Path(record.run_dir), record.run_id)
 
     def _progress_path(self, run_id: str) -> Path:
         return progress_path(str(self.home.runs / run_id.partition(".")[0]), run_id)

@@ -49,9 +49,11 @@ BEGIN;
 DROP TABLE IF EXISTS calibration;
 UPDATE workloads SET record = json_set(record, '$.work.profile', json('null'))
     WHERE json_type(record, '$.work') = 'object';
+UPDATE workloads SET state = 'pending', record = json_set(record, '$.state', 'pending') WHERE state = 'queued';
 COMMIT;
 """
-"""Profiles and what was learnt with them have another shape since: both are made again from the next submission on."""
+"""Profiles and what was learnt with them have another shape since. Both are made again: what waits in the queue is
+looked at anew."""
 _SET = "INSERT OR REPLACE INTO settings VALUES (?, ?)"
 DEVICE_RATES = "device-rates"
 """The setting that keeps what benchmarks measured."""

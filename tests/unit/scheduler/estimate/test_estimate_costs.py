@@ -12,16 +12,17 @@ from cluster.types import DeviceType, EnergyRates, Tariff
 from making import PROFILE, T4, TYPES, UNPRICED, configuration, inference, training
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.cost_model import (
-    CHECKPOINT_BYTES,
     CHECKPOINT_BYTES_S,
+    MOMENT_BYTES,
     STARTUP_S,
+    WEIGHT_BYTES,
     Facts,
     checkpoint_seconds,
     estimate,
 )
 from scheduler.estimate.money import SPOT_INTERRUPTIONS_PER_H
 from scheduler.estimate.work import Work
-from scheduler.types import Estimate
+from scheduler.types import Estimate, Reason
 
 SPOT = replace(T4, market="spot", price_usd_h=0.15, interruptions_per_h=0.5)
 DECLARED = Work("train", "mine", declared_s=7200.0)
@@ -72,8 +73,8 @@ def test_energy_is_none_where_watts_or_rates_are_unknown() -> None:
 
 
 def test_checkpoints_take_their_time() -> None:
-    model = replace(PROFILE, parameters=500_000_000)
-    one_s = 500_000_000 * CHECKPOINT_BYTES / CHECKPOINT_BYTES_S
+    model = replace(PROFILE, parameters=500_000_000, trainable=500_000_000)
+    one_s = 500_000_000 * (WEIGHT_BYTES + MOMENT_BYTES) / CHECKPOINT_BYTES_S
     plain, saved = (
         of(Work("train", "x", declared_s=100.0, profile=model, checkpoint_every_s=each)) for each in (None, 30.0)
     )
@@ -128,5 +129,4 @@ def test_what_would_never_end_has_no_time_and_says_why() -> None:
     hopeless = replace(SPOT, interruptions_per_h=60.0)
     found = of(replace(DECLARED, declared_s=30 * 86400.0), {"T4": hopeless})
     assert (found.seconds, found.money, found.breakdown, found.energy) == (None, None, None, None)
-    assert found.note == "it would be taken back more often than it gets anywhere"
-    assert found.infeasible is None
+    assert found.infeasible == Reason("device", "on spot it would be taken back more often than it gets anywhere")

@@ -207,10 +207,10 @@ def beyond(extra_samples: float, shards: int = 1) -> float:
 
 REMEDIES = [
     ("more shards are the nearest", training(batch_size=1000), beyond(400.0) + BUCKET_BYTES * 1e6, "fits with 3 shards"),
-    ("where there are no more, smaller micro-batches", training(batch_size=64), beyond(3.0), "fits with micro-batches of 2"),
+    ("where there are no more, smaller micro-batches", training(batch_size=64), beyond(3.0), "fits with micro-batches of 2 (batch_size: 2)"),
     ("batches of inference are its own", inference(), GPU + 4e6 + 3.0 * SAMPLE * ALLOCATOR_SLACK, "fits with batches of 2"),
-    ("checkpointing where one sample is too many", training(profile=DEEP, batch_size=4), beyond(0.0) + 2 * 50 * 80_000 / 2, "fits with gradient checkpointing"),
-    ("and smaller with it", training(profile=DEEP, batch_size=4), beyond(0.0) + 50 * 80_000 / 4, "fits with gradient checkpointing and micro-batches of 1"),
+    ("checkpointing where one sample is too many", training(profile=DEEP, batch_size=4), beyond(0.0) + 2 * 50 * 80_000 / 2, "fits with gradient checkpointing (not in the built-in trainer yet)"),
+    ("and smaller with it", training(profile=DEEP, batch_size=4), beyond(0.0) + 50 * 80_000 / 4, "fits with gradient checkpointing and micro-batches of 1 (not in the built-in trainer yet)"),
     ("what is checkpointed already cannot be again", training(profile=replace(DEEP, checkpointed=True), batch_size=4), beyond(0.0) + 50 * 80_000 / 4, ""),
     ("nothing helps", training(), GPU, ""),
 ]  # fmt: skip
@@ -233,7 +233,7 @@ def test_more_shards_on_one_host_have_less_each() -> None:
     )
     found = estimated(work, facts, cpu=1).infeasible
     assert found is not None
-    assert found.message.endswith("fits with micro-batches of 5")
+    assert found.message.endswith("fits with micro-batches of 5 (batch_size: 5)")
 
 
 def apart(way: str) -> tuple[int | None, int | None, bool]:
