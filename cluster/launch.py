@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -32,15 +33,21 @@ class NodePlan:
     is_head: bool = False
 
 
+PORTS = range(20_000, 32_000)
+"""Above Ray's worker ports (10002-19999), below Linux's own choice (32768 on)."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind(("", 0))
-            ports.append(int(probe.getsockname()[1]))
-    return ports
+    """Ports that are free now, all different. From a range that neither the kernel nor Ray's workers take ports from by
+    themselves: one of those would be taken again before the process that it is for has started."""
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise OSError(f"no {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
 def head_command(plan: NodePlan, port: int, dashboard_port: int, temp_dir: Path) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cluster.launch import free_ports
 from workloads.job import Job, Shard, read_progress
 
 SOURCE = Path(__file__).parents[2] / "workloads"
@@ -50,25 +50,15 @@ class Nodes:
         return sorted(found)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     folder = Path(tempfile.mkdtemp(prefix="rwb-", dir="/tmp"))
     path = folder / "path"
     path.mkdir()
     (path / "raywise_workloads").symlink_to(SOURCE)
-    env = {**os.environ, "PYTHONPATH": str(path), "RAY_DISABLE_IMPORT_WARNING": "1"}
+    env = {**os.environ, "PYTHONPATH": str(path), "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_AUTH_MODE": "disabled"}
     env.pop("RAY_ADDRESS", None)
-    ports = _free_ports(6)
+    ports = free_ports(6)
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", "--num-gpus=0"]
     ray += ["--object-store-memory=200000000"]
     address = f"127.0.0.1:{ports[0]}"
