@@ -223,3 +223,12 @@ def test_a_measurement_that_is_refused_leaves_an_event(world: World) -> None:
     world.run_until_ended(cycles=100, advance_s=2000.0)
     assert world.kinds("a")[-1] == "measurement-refused"
     assert "not believed" in world.event("a", "measurement-refused").cause
+
+
+def test_what_a_cycle_still_learns_beside_a_reset_is_forgotten_too(world: World) -> None:
+    world.engine.reset_calibration()
+    world.engine.calibration.observe_history("command", "mine", "T4x1", 40.0)
+    world.store.save_calibration(world.engine.calibration, {})
+    world.engine.run_cycle()
+    assert world.engine.calibration == Calibration()
+    assert world.store.load_calibration() == Calibration()
