@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,16 +46,24 @@ class HeadDefinition(_Model):
 
 
 class NodeDefinition(_Model):
-    """One node of `count` devices. With `emulated_speed` a host core stands in for each device, at that fraction of its
-    speed. `price_usd_h` is that of one device on the node's `market`."""
+    """`number` nodes of `count` devices each. With `emulated_speed` a host core stands in for each device, at that
+    fraction of its speed. `price_usd_h` is that of one device on the node's `market`."""
 
     name: NodeName
     device: str
     count: int = Field(default=1, ge=1, le=1024)
+    number: int = Field(default=1, ge=1, le=20_000)
     emulated_speed: float | None = Field(default=None, gt=0, le=1)
     instance: str | None = None
     price_usd_h: float | None = Field(default=None, ge=0, le=1000)
     market: Market = "on-demand"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all nodes that are meant: the name itself, or with a number behind it."""
+        if self.number == 1:
+            return (self.name,)
+        return tuple(f"{self.name}-{index}" for index in range(1, self.number + 1))
 
 
 class EnergyDefinition(_Model):
@@ -101,7 +110,11 @@ class ClusterDefinition(_Model):
         problems = _check_names(definition, catalog, file)
         if problems:
             raise SpecError(problems)
-        nodes = tuple(node.model_copy(update={"device": catalog.device(node.device).name}) for node in definition.nodes)
+        nodes = tuple(
+            node.model_copy(update={"device": catalog.device(node.device).name, "name": name, "number": 1})
+            for node in definition.nodes
+            for name in node.names
+        )
         return definition.model_copy(update={"nodes": nodes})
 
     def with_real_gpus(self, names: tuple[str, ...]) -> ClusterDefinition:
@@ -129,7 +142,8 @@ class ClusterDefinition(_Model):
     def snapshot(self, host: HostRates | None, catalog: Catalog, at_s: float = 0.0) -> Snapshot:
         """The snapshot this cluster would have with nothing running: for planning without one."""
         memory = host_memory_bytes() * RAY_MEMORY_SHARE if host is None else host.memory_bytes * RAY_MEMORY_SHARE
-        total = {"CPU": float(self.cpus), "memory": memory, HEAD_RESOURCE: 1.0}
+        store = memory / RAY_MEMORY_SHARE - memory
+        total = {"CPU": float(self.cpus), "memory": memory, "object_store_memory": store, HEAD_RESOURCE: 1.0}
         labels = self.head_labels(catalog)
         if self.gpu_names:
             total["GPU"] = float(len(self.gpu_names))
@@ -157,11 +171,12 @@ def node_labels(node: NodeDefinition) -> dict[str, str]:
 
 def _check_names(definition: ClusterDefinition, catalog: Catalog, file: str) -> list[Problem]:
     problems = []
-    names = [HEAD] + [node.name for node in definition.nodes]
+    names = Counter([HEAD, *(name for node in definition.nodes for name in node.names)])
     for index, node in enumerate(definition.nodes):
         field = f"nodes.{index}"
-        if names.count(node.name) > 1:
-            problems.append(Problem(f"the name {node.name!r} is used twice", f"{field}.name", "rename one", file))
+        twice = [name for name in node.names if names[name] > 1]
+        if twice:
+            problems.append(Problem(f"the name {twice[0]!r} is used twice", f"{field}.name", "rename one", file))
         problems += _lookup(lambda node=node: catalog.device(node.device), f"{field}.device", file)
         if node.instance is not None:
             problems += _lookup(lambda node=node: catalog.instance(node.instance), f"{field}.instance", file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,9 @@ class HostRates:
     """Bytes read and written a second by a single-threaded copy."""
     cores: int
     memory_bytes: float
+    """Of the whole machine."""
+    machine: str = ""
+    """Its name, so that the rates of another one are not taken for its own."""
     measured_s: float = 0.0
     """Unix seconds of the measurement; 0 where the rates are given."""
     core_flops_by_precision: Mapping[str, float] = field(default_factory=dict)
@@ -60,6 +64,14 @@ class HostRates:
             raise ValueError(f"not the rates of a host: expected {', '.join(sorted(expected))}")
         return cls(**data)
 
+    @property
+    def of_this_machine(self) -> bool:
+        """Whether they were measured here: the same name, cores and memory (within a hundredth)."""
+        memory = host_memory_bytes()
+        return (self.machine, self.cores) == (platform.node(), host_cores()) and (
+            abs(self.memory_bytes - memory) <= memory / 100
+        )
+
 
 def measure_host() -> HostRates:
     """Measure one core of this machine, in some seconds after torch is imported: the best rates seen, since others may
@@ -74,6 +86,7 @@ def measure_host() -> HostRates:
             core_bandwidth_bytes_s=bench.copy_bytes_s(),
             cores=host_cores(),
             memory_bytes=host_memory_bytes(),
+            machine=platform.node(),
             measured_s=time.time(),
             core_flops_by_precision=flops,
             core_elementwise_bytes_s=bench.elementwise_bytes_s(),
@@ -130,6 +143,7 @@ def emulate(device: DeviceType, host: HostRates, speed: float) -> DeviceType:
     launch_s = None if host.launch_s is None else host.launch_s / speed
     return replace(
         device,
+        host_memory_bytes=host.memory_bytes,
         memory_bandwidth_bytes_s=host.core_bandwidth_bytes_s * speed,
         peak_flops={precision: rate * speed for precision, rate in host.flops.items()},
         interconnect_bytes_s=host.reduce_bytes_s,  # traffic is not paced
@@ -137,12 +151,13 @@ def emulate(device: DeviceType, host: HostRates, speed: float) -> DeviceType:
         power_watts=None,
         emulated_speed=speed,
         source=f"emulated on a host core at {speed:g} of its speed",
+        rates_at_s=host.measured_s,
     )
 
 
 def host_cpu(device: DeviceType, host: HostRates | None) -> DeviceType:
     """The generic `cpu` type with the measured rates of a core. Its memory is what one process may use at most: the
-    whole machine's."""
+    whole machine's (`build_snapshot` puts the smallest node's in its place)."""
     if host is None or device.name != CPU:
         return device
     return replace(
@@ -153,4 +168,5 @@ def host_cpu(device: DeviceType, host: HostRates | None) -> DeviceType:
         interconnect_bytes_s=host.reduce_bytes_s,
         launch_s=host.launch_s,
         source="measured on this host",
+        rates_at_s=host.measured_s,
     )

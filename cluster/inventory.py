@@ -55,6 +55,12 @@ class NodeFacts:
         return HEAD_RESOURCE in self.total
 
 
+def host_memory(facts: NodeFacts) -> float | None:
+    """Bytes of a node's machine: what Ray gives to processes and to its object store. None where Ray does not say."""
+    memory = facts.total.get("memory")
+    return memory + facts.total.get("object_store_memory", 0.0) if memory else None
+
+
 def instance_label(instance: str) -> str:
     """An instance name in the letters that a label value may have."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", instance)
@@ -66,6 +72,7 @@ def build_snapshot(at_s: float, facts: Iterable[NodeFacts], catalog: Catalog, ho
     builder = _Builder(catalog, host)
     ordered = sorted(facts, key=lambda node: (not node.is_head, node.name))
     nodes = tuple(builder.node(node) for node in ordered)
+    builder.share_host_memory(ordered)
     energy, tariff = builder.rates(ordered[0].labels if ordered and ordered[0].is_head else {})
     return Snapshot(at_s, nodes, builder.types, tuple(builder.warnings), energy, tariff)
 
@@ -113,6 +120,12 @@ class _Builder:
             labels=dict(facts.labels),
             market=self._market(facts),
         )
+
+    def share_host_memory(self, facts: Iterable[NodeFacts]) -> None:
+        """What a process on a core may use is what the smallest node with cores has: any may be taken."""
+        known = [size for node in facts if CPU in self.types and node.total.get("CPU") and (size := host_memory(node))]
+        if known:
+            self.types[CPU] = replace(self.types[CPU], memory_bytes=min(known))
 
     def rates(self, labels: Mapping[str, str]) -> tuple[EnergyRates, Tariff]:
         """What the head's labels say of electricity, storage and traffic."""

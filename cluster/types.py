@@ -37,6 +37,8 @@ class DeviceType:
     """`cpu`, `gpu`, `tpu`, `asic` or `fpga`."""
     vendor: str = ""
     memory_bytes: float | None = None
+    host_memory_bytes: float | None = None
+    """Of an emulated type: the memory of the machine that all its devices share."""
     memory_bandwidth_bytes_s: float | None = None
     peak_flops: Mapping[str, float] = field(default_factory=dict)
     """Dense peak FLOP/s by precision: `fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`."""
@@ -62,6 +64,8 @@ class DeviceType:
     emulated_speed: float | None = None
     """Set where the type is emulated: rates above are then the host core's times this fraction."""
     source: str = ""
+    rates_at_s: float = 0.0
+    """Unix seconds of the measurement of the rates above; 0 where they are given."""
 
     @property
     def emulated(self) -> bool:

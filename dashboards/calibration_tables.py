@@ -74,7 +74,8 @@ def times_table(calibration: Json) -> Table:
         )
         table.add_row(each["kind"], Text(f"start-up, {family}"), devices, *_learnt(each))
     for each in calibration["history"]:
-        table.add_row(each["kind"], Text(each["family"]), Text(each["configuration"]), *_learnt(each))
+        size = "" if each.get("size") is None else f", size {each['size']:g}"
+        table.add_row(each["kind"], Text(each["family"] + size), Text(each["configuration"]), *_learnt(each))
     return table
 
 

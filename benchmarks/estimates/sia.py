@@ -266,7 +266,8 @@ def parts(pair: Pair, points: Points) -> Array:
     found = np.zeros((len(points), len(step_time.PARTS)))
     found[:, step_time.COMPUTE] = TRAINING_FLOPS[model] * points.batch / (0.5 * PEAK_FLOPS_S[device])
     found[:, step_time.LAUNCH] = FIXED_S
-    found[:, step_time.CROWDING] = found.sum(axis=1) * (host_factor(points.fullest, HOST_SHARE) - 1)
+    waiting = waiting_s(1.0, points.replicas, step_time.WAITING)
+    found[:, step_time.CROWDING] = found.sum(axis=1) * (host_factor(points.fullest, HOST_SHARE) - 1 + waiting)
     on_node = Gang(points.replicas, 1, points.fullest), Links(WITHIN_BYTES_S[device], np.inf)
     across = Gang(points.replicas, points.nodes, 1), Links(np.inf, NETWORK_BYTES_S)
     for part, (gang, links), crossed in (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from itertools import islice
+from pathlib import Path
 
 from workloads.bodies.batching import steps_per_epoch, total_steps
 from workloads.errors import Problem, SpecError
 from workloads.models import is_hub_id, resolve_model
+from workloads.remote import is_remote
 from workloads.spec import BatchInfer, Benchmark, Command, Precision, Preprocess, Serve, Train, WorkloadSpec
 
 from ..engine.profiler import Upstream
@@ -20,6 +24,8 @@ BENCHMARK_S = 10.0
 """What the benchmark body keeps to on each device."""
 BYTES_PER_TOKEN = 4.0
 """Of a tokenised row in Parquet: an int32 a token, before compression."""
+MOST_FILES = 10_000
+"""That are looked at to know the size of an input."""
 
 
 class FileProfiler:
@@ -28,25 +34,26 @@ class FileProfiler:
     def __init__(self, promised: Promised | None = None) -> None:
         self._promised = promised or Promised()
 
-    def work(self, spec: WorkloadSpec, upstream: Mapping[str, Upstream]) -> Work:  # noqa: ARG002
+    def work(self, spec: WorkloadSpec, upstream: Mapping[str, Upstream]) -> Work:
         """The work in numbers. Raises SpecError with the field that is wrong."""
+        family = _family(spec, {each.output for each in upstream.values()} | self._promised.outputs)
         match spec:
             case Preprocess():
-                return self._preprocess(spec)
+                return self._preprocess(spec, family)
             case Train():
-                return self._train(spec)
+                return self._train(spec, family)
             case BatchInfer():
-                return self._infer(spec)
+                return self._infer(spec, family)
             case Command():
-                digest = hashlib.sha256(spec.command.encode()).hexdigest()[:8]  # another command of the name is another
-                return Work("command", family=f"{spec.name}-{digest}", declared_s=spec.expected_runtime)
+                size = input_bytes(spec.input)
+                return Work("command", family=family, declared_s=spec.expected_runtime, input_bytes=size)
             case Benchmark():
                 seconds = BENCHMARK_S * spec.resources.count_range.low  # a host measures its shards in turn
                 return Work("benchmark", family="benchmark", declared_s=spec.expected_runtime or seconds)
             case Serve():
                 raise SpecError(Problem("serving is not there yet", "kind", "use batch-infer for a table of rows"))
 
-    def _preprocess(self, spec: Preprocess) -> Work:
+    def _preprocess(self, spec: Preprocess, family: str) -> Work:
         splits = spec.input if isinstance(spec.input, dict) else {"train": spec.input}
         shapes = {}
         for name, path in splits.items():
@@ -68,19 +75,19 @@ class FileProfiler:
         rates = [shape.rows_per_core_s for shape in shapes.values() if shape.rows_per_core_s]
         return Work(
             "preprocess",
-            family=_family(spec.name, spec.entrypoint) if spec.entrypoint else "tokenise",
+            family=family if spec.entrypoint else "tokenise",
             samples=rows,
             rows_per_core_s=min(rates) if rates else None,
             declared_s=spec.expected_runtime,
             output_bytes=sum(s.size_bytes + s.rows * (s.mean_tokens or 0) * BYTES_PER_TOKEN for s in shapes.values()),
         )
 
-    def _train(self, spec: Train) -> Work:
+    def _train(self, spec: Train, family: str) -> Work:
         if spec.output is not None and spec.model is not None:
             self._promised.models[spec.output] = spec.model
         if spec.entrypoint is not None:
-            family = _family(spec.name, spec.entrypoint)
-            return Work("train", family=family, precision=spec.precision, declared_s=spec.expected_runtime)
+            size = input_bytes(spec.input)
+            return Work("train", family, spec.precision, declared_s=spec.expected_runtime, input_bytes=size)
         assert spec.input is not None
         assert spec.model is not None
         model = self._promised.model(spec.model)
@@ -102,7 +109,7 @@ class FileProfiler:
         full, rest = divmod(steps, steps_per_epoch(rows, batch_size))
         return Work(
             "train",
-            family=profile.family if profile else spec.name,
+            family=profile.family if profile else family,
             precision=spec.precision,
             samples=float(min(train.rows * parameters.epochs, full * train.rows + rest * batch_size)),
             evaluation_samples=float(validation.rows * (full + (rest > 0))),
@@ -117,7 +124,7 @@ class FileProfiler:
             note=note,
         )
 
-    def _infer(self, spec: BatchInfer) -> Work:
+    def _infer(self, spec: BatchInfer, family: str) -> Work:
         shape = self._promised.table(spec.input)
         if shape is None and self._promised.unwritten(spec.input):
             if spec.model is not None and spec.entrypoint is None:
@@ -125,7 +132,6 @@ class FileProfiler:
             return self._later("batch-infer", spec.name, spec.precision, spec.expected_runtime)
         if spec.entrypoint is not None:
             rows = shape.rows if shape is not None else inspect(spec.input, "input", None, None).rows
-            family = _family(spec.name, spec.entrypoint)
             return Work("batch-infer", family, spec.precision, _at_most(rows, spec), declared_s=spec.expected_runtime)
         assert spec.model is not None
         base = self._promised.model(spec.model)
@@ -137,7 +143,7 @@ class FileProfiler:
             raise SpecError(Problem(f"{spec.input} has no rows", "input"))
         return Work(
             "batch-infer",
-            family=profile.family if profile else spec.name,
+            family=profile.family if profile else family,
             precision=spec.precision,
             samples=_at_most(shape.rows, spec),
             tokens_per_sample=shape.mean_tokens,
@@ -161,9 +167,38 @@ def _at_most(rows: int, spec: BatchInfer) -> float:
     return float(rows if spec.max_rows is None else min(rows, spec.max_rows))
 
 
-def _family(name: str, entrypoint: str) -> str:
-    """What is learnt of the user's own code is kept for that code."""
-    return f"{name}-{hashlib.sha256(entrypoint.encode()).hexdigest()[:8]}"
+def _family(spec: WorkloadSpec, outputs: Collection[str]) -> str:
+    """What is learnt of a command, the user's own code or a model that cannot be traced is kept for just that: its name
+    with a digest of what decides, beside the size of its input, how long it takes. `outputs` are the folders that
+    other steps write to, which are others in every run."""
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    what = data.get("command") or data.get("entrypoint") or ""
+    names = ("model", "env", "hyperparameters") if what else ("model", "max_length", "precision")
+    arguments = {name: data[name] for name in names if data.get(name)}
+    text = "\n".join([what, json.dumps(arguments, sort_keys=True, ensure_ascii=False)] if arguments else [what])
+    for folder in sorted(set(outputs) - {spec.output}, key=len, reverse=True):
+        text = text.replace(folder, "${output}")
+    return f"{spec.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def input_bytes(given: Mapping[str, str] | str | None) -> float:
+    """Bytes of the files that are given, or lie below the folders that are; 0 where one is not there, on other storage,
+    or has more than MOST_FILES."""
+    paths = [given] if isinstance(given, str) else list((given or {}).values())
+    if any(is_remote(path) for path in paths):
+        return 0.0
+    sizes = [_path_bytes(Path(path.removeprefix("file://"))) for path in paths]
+    return 0.0 if None in sizes else float(sum(size for size in sizes if size))
+
+
+def _path_bytes(path: Path) -> int | None:
+    try:
+        if not path.is_dir():
+            return path.stat().st_size
+        files = list(islice((each for each in path.rglob("*") if each.is_file()), MOST_FILES + 1))
+        return sum(each.stat().st_size for each in files) if len(files) <= MOST_FILES else None
+    except OSError:
+        return None
 
 
 def _profiles(

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workloads.loading import REFERENCE, Submission
+from workloads.quantities import exact_usd_text, usd_text
 from workloads.spec import BatchInfer, Preprocess, Train, WorkloadSpec
 
 MAX_NAME = 48
+LEAST_BATCHES = 8
+"""Of a batch-inference trial: its first two blocks, of a batch each, warm up and are not timed
+(`workloads.bodies.infer`). Six are then timed, in several blocks where a batch takes a twentieth of a second."""
 _SHELL_TEXT = re.compile(r"\$\{[A-Za-z_]\w*\}")
 
 
@@ -47,6 +51,8 @@ class Trial:
     """Step -> its trials."""
     left_out: Mapping[str, str]
     """Step or trial -> why."""
+    budgets: Mapping[str, str] = field(default_factory=dict)
+    """Step, or the pipeline -> what its trials may cost."""
 
 
 @dataclass
@@ -54,6 +60,7 @@ class _Draft:
     steps: list[dict[str, Any]] = field(default_factory=list)
     trials: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    budgets: dict[str, str] = field(default_factory=dict)
     stand_ins: dict[str, str] = field(default_factory=dict)
     """Step -> the workload whose output later steps use."""
     names: set[str] = field(default_factory=set)
@@ -62,7 +69,8 @@ class _Draft:
 
 
 def trial(submission: Submission, devices: Devices, limits: Limits, refused: Mapping[str, str] | None = None) -> Trial:
-    """The trials of a submission. `refused` names trials that cannot run (too large for a device), with the reason."""
+    """The trials of a submission. `refused` names trials that cannot run (too large for a device, too dear), with the
+    reason. Together they keep to the budgets of the submission and of its steps."""
     draft = _Draft(left_out=dict(refused or {}), names={step.name for step in submission.steps})
     for step in submission.steps:
         reason = _left_out(step, draft.stand_ins)
@@ -74,7 +82,11 @@ def trial(submission: Submission, devices: Devices, limits: Limits, refused: Map
         elif isinstance(step, Train | BatchInfer):
             _add_trials(draft, step, devices, limits)
     name = f"{submission.name[: MAX_NAME - 6].rstrip('-')}-trial"
-    return Trial({"kind": "pipeline", "name": name, "steps": draft.steps}, draft.trials, draft.left_out)
+    pipeline: dict[str, Any] = {"kind": "pipeline", "name": name, "steps": draft.steps}
+    if submission.budget_usd is not None:
+        pipeline["budget_usd"] = submission.budget_usd
+        draft.budgets[submission.name] = f"all trials together keep to its {exact_usd_text(submission.budget_usd)}"
+    return Trial(pipeline, draft.trials, draft.left_out, draft.budgets)
 
 
 def _left_out(step: WorkloadSpec, stand_ins: Mapping[str, str]) -> str | None:
@@ -88,22 +100,23 @@ def _left_out(step: WorkloadSpec, stand_ins: Mapping[str, str]) -> str | None:
 
 
 def _add_trials(draft: _Draft, step: Train | BatchInfer, devices: Devices, limits: Limits) -> None:
-    made = []
+    wanted = {}
     for device, count in _configurations(step, devices):
         name = _name(step.name, device, count, draft.names)
         draft.names.add(name)
-        if name in draft.left_out:
-            continue
-        short = _short(step, name, _limited(step, limits), draft.stand_ins)
+        if name not in draft.left_out:
+            wanted[name] = device, count
+    changes = _limited(step, limits) | _shared_budget(draft, step, len(wanted))
+    for name, (device, count) in wanted.items():
+        short = _short(step, name, changes, draft.stand_ins)
         short["resources"] = _resources(step, device, count)
         if device in devices.on_host:
             before = [draft.last_on_host] if draft.last_on_host else []
             short["needs"] = list(dict.fromkeys([*short["needs"], *before]))
             draft.last_on_host = name
         draft.steps.append(short)
-        made.append(name)
-    if made:
-        draft.trials[step.name], draft.stand_ins[step.name] = tuple(made), made[0]
+    if wanted:
+        draft.trials[step.name], draft.stand_ins[step.name] = tuple(wanted), next(iter(wanted))
     else:
         draft.left_out[step.name] = "no device it may run on is there"
 
@@ -126,9 +139,20 @@ def _name(step: str, device: str, count: int, taken: Collection[str]) -> str:
     return name
 
 
+def _shared_budget(draft: _Draft, step: Train | BatchInfer, trials: int) -> dict[str, Any]:
+    """An equal part of the step's budget for each of its trials."""
+    if step.budget_usd is None or not trials:
+        return {}
+    share = step.budget_usd / trials
+    each = "its trial keeps to" if trials == 1 else f"each of its trials keeps to {usd_text(share)},"
+    draft.budgets[step.name] = f"{each} {exact_usd_text(step.budget_usd)}{' together' if trials > 1 else ''}"
+    return {"budget_usd": share}
+
+
 def _limited(step: Train | BatchInfer, limits: Limits) -> dict[str, Any]:
     if isinstance(step, BatchInfer):
-        return {"max_rows": min(limits.rows, step.max_rows or limits.rows)}
+        rows = max(limits.rows, LEAST_BATCHES * step.batch_size)
+        return {"max_rows": min(rows, step.max_rows or rows)}
     most = step.text_classification.max_steps or limits.steps
     return {"hyperparameters": {**step.hyperparameters, "max_steps": min(limits.steps, most)}}
 
@@ -141,10 +165,10 @@ def _resources(step: Train | BatchInfer, device: str, count: int) -> dict[str, A
 
 
 def _short(step: WorkloadSpec, name: str, changes: Mapping[str, Any], stand_ins: Mapping[str, str]) -> dict[str, Any]:
-    """A step as a spec: its output in the service's own folder, no limits of time and money that are for the whole of
-    it, references to those that stand in for other steps."""
+    """A step as a spec: its output in the service's own folder, no limit of time that is for the whole of it,
+    references to those that stand in for other steps."""
     data = step.model_dump(mode="json", exclude_defaults=True)
-    for field_name in ("output", "deadline", "budget_usd", "expected_runtime", "needs"):
+    for field_name in ("output", "deadline", "expected_runtime", "needs"):
         data.pop(field_name, None)
     needs = list(dict.fromkeys(stand_ins[need] for need in step.needs))
     texts = _with_stand_ins(data, stand_ins)

@@ -24,7 +24,7 @@ from .waiting import wait_for
 
 MOST_DEVICES = 2
 """Of each type that are measured together: with two there is an all-reduce."""
-_TRIAL_FIELD = re.compile(r"steps\.([a-z0-9-]+)\.resources")
+_TRIAL_FIELD = re.compile(r"steps\.([a-z0-9-]+)\.(?:resources|budget_usd)")
 
 
 def calibrate(
@@ -36,7 +36,7 @@ def calibrate(
         list[str] | None, typer.Option("--device", metavar="TYPE", help="Only this device type. Repeatable.")
     ] = None,
     steps: Annotated[int, typer.Option(min=4, help="Training steps of a trial.")] = 12,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch-inference trial.")] = 256,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a batch-inference trial; 8 batches at least.")] = 256,
     show: Annotated[bool, typer.Option("--show", help="Only show what is known.")] = False,
     reset: Annotated[bool, typer.Option("--reset", help="Forget everything that was learnt and measured.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before forgetting.")] = False,
@@ -114,6 +114,7 @@ class _Report:
     steps: list[Any]
     left_out: dict[str, str]
     workloads: list[Any]
+    budgets: dict[str, str]
 
     @property
     def failed(self) -> list[Any]:
@@ -128,17 +129,19 @@ def _calibrate(
     here = _chosen(client.devices()["device_types"], wanted)
     before = plans.steps()
     left_out = {kind["name"]: f"a {kind['kind']} cannot be measured yet" for kind in here if not _measurable(kind)}
+    budgets: dict[str, str] = {}
     kinds = [kind for kind in here if _measurable(kind)]
     workloads = _run(client, _benchmarks(kinds), quiet) if kinds else []
     if submission is not None:
         devices = _devices(kinds, before)
         found, workload_id = _submit_trials(client, submission, devices, limits)
         left_out |= found.left_out
+        budgets |= found.budgets
         if workload_id is not None:
             workloads += _wait(client, workload_id, quiet)
     names = {kind["name"] for kind in kinds}
     measured = [kind for kind in client.calibration()["device_types"] if kind["name"] in names]
-    return _Report(measured, _changes(before, plans.steps()), left_out, workloads)
+    return _Report(measured, _changes(before, plans.steps()), left_out, workloads, budgets)
 
 
 def _chosen(kinds: list[Any], wanted: Sequence[str]) -> list[Any]:
@@ -198,7 +201,8 @@ def _devices(kinds: Sequence[Any], plan: Sequence[Any]) -> Devices:
 def _submit_trials(
     client: Client, submission: Submission, devices: Devices, limits: Limits
 ) -> tuple[Trial, str | None]:
-    """Submit what fits: a trial whose device is too small for it is left out, with the others' references changed."""
+    """Submit what fits: a trial whose device is too small for it, or that its budget does not reach for, is left out,
+    with the others' references changed."""
     refused: dict[str, str] = {}
     while True:
         found = trial(submission, devices, limits, refused)
@@ -255,7 +259,7 @@ def _finish(report: _Report, as_json: bool) -> None:
     failed = [f"{workload['id']} {workload['state']}: {workload['message']}" for workload in report.failed]
     if as_json:
         fields = {"device_types": report.device_types, "steps": report.steps, "left_out": report.left_out}
-        print_json(fields | {"workloads": report.workloads})
+        print_json(fields | {"budgets": report.budgets, "workloads": report.workloads})
     else:
         console.print(tables.rates_table(report.device_types))
         emulated = [kind["name"] for kind in report.device_types if kind["emulated_speed"] is not None]
@@ -264,5 +268,7 @@ def _finish(report: _Report, as_json: bool) -> None:
                 console.print(tables.changes_table(step, emulated))
         for name, reason in report.left_out.items():
             console.print(f"left out: {name}: {reason}", markup=False)
+        for name, limit in report.budgets.items():
+            console.print(f"budget: {name}: {limit}", markup=False)
     if failed:
         fail("\n".join(failed), FAILED)

@@ -100,7 +100,7 @@ def _learn_history(
     prior_s = STARTUP_S[work.kind]
     overhead_s = calibration.overhead_s(work.kind, work.family, configuration.devices, prior_s).mean
     seconds = max(0.1, run_s - overhead_s) if run_s >= 0 else run_s
-    return calibration.observe_history(work.kind, work.family, configuration_key(types), seconds)
+    return calibration.observe_history(work.kind, work.family, configuration_key(types), seconds, work.size)
 
 
 def _measured_work_s(work: Work, configuration: Configuration, progress: Progress, facts: Facts) -> float | None:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -33,6 +34,9 @@ POINT_SPREAD = 0.10
 """Prior standard deviation of an operating point's own effect, whatever the number of shards."""
 STUDENT_FREEDOM = 4.0
 MAX_POINTS = 1000
+SIZE_DOUBT = 0.25
+"""Standard deviation of the power of the size that a run time grows with, about one: at ten times the size of an
+earlier run, three to thirty times its seconds."""
 PART_SCALES = np.array([1.0, 1.0, 1.3, 4.0, 4.0, 6.0])
 """Launch times are known less well than arithmetic and memory, links much less (of the measured ones in
 docs/accuracy.md, some reach a tenth of what the catalog says), and how shards crowd a host hardly at all."""
@@ -139,12 +143,13 @@ class Calibration:
     """Everything learnt so far; `to_rows` and `from_rows` carry it to and from the store."""
 
     entries: dict[Key, Entry] = field(default_factory=dict)
-    """Start-up seconds, and run times of work that no model predicts."""
+    """Start-up seconds, and run times of work that no model predicts (of one size each, where that is known)."""
     points: dict[PointKey, Point] = field(default_factory=dict)
     """In the order they were last measured."""
     _solution: _Solution | None = field(default=None, repr=False, compare=False)
     _beliefs: dict[tuple[Subject, str], Belief] = field(default_factory=dict, repr=False, compare=False)
     _labels: frozenset[tuple[Subject, str]] | None = field(default=None, repr=False, compare=False)
+    _sizes: dict[Key, tuple[str, ...]] | None = field(default=None, repr=False, compare=False)
 
     def observe(
         self,
@@ -173,7 +178,7 @@ class Calibration:
         return True
 
     def _changed(self) -> None:
-        self._solution = self._labels = None
+        self._solution = self._labels = self._sizes = None
         self._beliefs = {}
 
     @property
@@ -213,9 +218,18 @@ class Calibration:
         """Learn the seconds a body on so many devices took beside its work."""
         return self._observe_seconds(_overhead_levels(kind, family, devices), seconds)
 
-    def observe_history(self, kind: str, family: str, configuration: str, seconds: float) -> bool:
-        """Learn the seconds of work that no model predicts (a command, the user's own code)."""
-        return self._observe_seconds((("history", kind, family, configuration),), seconds)
+    def observe_history(
+        self, kind: str, family: str, configuration: str, seconds: float, size: float | None = None
+    ) -> bool:
+        """Learn the seconds of work that no model predicts (a command, the user's own code). `size` is what they grow
+        with (rows, or bytes of the input): sizes that agree in two digits are one, and seconds are put in terms of
+        it."""
+        key = ("history", kind, family, configuration)
+        if not _known_size(size):
+            return self._observe_seconds((key,), seconds)
+        learnt = self._observe_seconds(((*key, f"{size:.2g}"),), seconds * float(f"{size:.2g}") / size)
+        self._sizes = None
+        return learnt
 
     def _observe_seconds(self, keys: tuple[Key, ...], seconds: float) -> bool:
         if not (math.isfinite(seconds) and 0 <= seconds < 30 * 86400):
@@ -233,10 +247,30 @@ class Calibration:
                 return _correction(self.entries[key], widened=distance)
         return Correction(prior_s, prior_s / 2, prior_s * 2, False)
 
-    def history_s(self, kind: str, family: str, configuration: str) -> Correction | None:
-        """Seconds of work that earlier runs took on this very configuration, or None."""
-        entry = self.entries.get(("history", kind, family, configuration))
-        return None if entry is None else _correction(entry, widened=0)
+    def history_s(self, kind: str, family: str, configuration: str, size: float | None = None) -> Correction | None:
+        """Seconds of work that earlier runs took on this very configuration, or None. Where the size is known, seconds
+        are proportional to it: those of the nearest size are scaled, and doubted the more the farther it is. A run of
+        unknown size says nothing of a known one, nor the other way round."""
+        key: Key = ("history", kind, family, configuration)
+        if not _known_size(size):
+            return _correction(self.entries[key]) if key in self.entries else None
+        sizes = self._known_sizes().get(key, ())
+        nearest = min(sizes, key=lambda known: abs(math.log(size / float(known))), default="")
+        entry = self.entries.get((*key, nearest))
+        if entry is None:
+            return None
+        ratio = math.log(size / float(nearest))
+        return _correction(replace(entry, mean=entry.mean + ratio), doubt=SIZE_DOUBT * abs(ratio))
+
+    def _known_sizes(self) -> dict[Key, tuple[str, ...]]:
+        """The sizes that there is history of."""
+        sizes = self._sizes
+        if sizes is None:
+            sizes = {}
+            for *key, size in (key for key in self.entries.copy() if key[0] == "history" and len(key) == 5):
+                sizes[tuple(key)] = (*sizes.get(tuple(key), ()), size)
+            self._sizes = sizes
+        return sizes
 
     def rescale(self, factors: Callable[[Subject, Point], FloatArray | None]) -> None:
         """Compare what was measured with another uncalibrated model from now on, whose parts take `factors` times as
@@ -272,7 +306,8 @@ class Calibration:
             names = tuple(key.split("\t"))
             entry = Entry(mean, spread, count)
             if names[0] != "speed":
-                calibration.entries[names] = entry
+                if _readable(names):
+                    calibration.entries[names] = entry
             elif len(names) == 7 and parts:
                 with suppress(ValueError, KeyError, TypeError):
                     data = json.loads(parts)
@@ -355,8 +390,25 @@ def _overhead_levels(kind: str, family: str, devices: int) -> tuple[Key, ...]:
     )
 
 
-def _correction(entry: Entry, widened: int) -> Correction:
-    spread = max(entry.spread, 0.05) * (1 + widened)
+def _known_size(size: float | None) -> TypeGuard[float]:
+    return size is not None and math.isfinite(size) and size > 0
+
+
+def _readable(key: Key) -> bool:
+    """Whether it is the key of an overhead, or of a run time without or with a size."""
+    if key[0] == "overhead":
+        return len(key) == 4
+    if key[0] != "history" or len(key) not in (4, 5):
+        return False
+    try:
+        return len(key) == 4 or _known_size(float(key[4]))
+    except ValueError:
+        return False
+
+
+def _correction(entry: Entry, widened: int = 0, doubt: float = 0.0) -> Correction:
+    """With the spread times 1 + `widened`, and the standard deviation `doubt` beside it."""
+    spread = math.hypot(max(entry.spread, 0.05) * (1 + widened), doubt)
     return Correction(math.exp(entry.mean), math.exp(entry.mean - 2 * spread), math.exp(entry.mean + 2 * spread), True)
 
 

@@ -95,6 +95,7 @@ def _modelled(work: Work) -> bool:
         and work.samples is not None
         and work.tokens_per_sample is not None
         and work.declared_s is None
+        and not work.declared_by
     )
 
 
@@ -158,12 +159,18 @@ def _alone(work: Work, configuration: Configuration, facts: Facts, calibration: 
     """What is known of work that no model predicts: the user's word, a sampled rate, or earlier runs."""
     types = [(facts.device_types[name], count) for name, count in configuration.groups]
     refused = _refusal(work, types, facts) or _one_type(work, types)
-    if work.declared_s is not None:
+    if work.declared_by:
+        seconds = work.declared_by.get(str(configuration))
+        refused = refused or (
+            None if seconds is not None else Reason("device", "it is not said how long it would take")
+        )
+        found = _Found(seconds, seconds or 0.0, seconds or 0.0, "declared", _NO_PARTS)
+    elif work.declared_s is not None:
         found = _Found(work.declared_s, work.declared_s, work.declared_s, "declared", _NO_PARTS)
     elif work.kind == "preprocess" and work.rows_per_core_s and work.samples is not None:
         found = _preprocess(work, configuration, calibration)
     else:
-        history = calibration.history_s(work.kind, work.family, configuration_key(types))
+        history = calibration.history_s(work.kind, work.family, configuration_key(types), work.size)
         if history is None:
             found = _Found(None, 0.0, 0.0, "unknown", _NO_PARTS, note=_NEVER_RUN)
         else:
@@ -265,7 +272,10 @@ def _estimates(
     """The estimates of one workload: what beside the work itself takes seconds, and what all of it costs."""
     startups: dict[int, Correction] = {}
     for count in set(holdings.devices):
-        startups[count] = calibration.overhead_s(work.kind, work.family, count, STARTUP_S[work.kind])
+        if work.startup_s is not None:
+            startups[count] = Correction(work.startup_s, work.startup_s, work.startup_s, known=True)
+        else:
+            startups[count] = calibration.overhead_s(work.kind, work.family, count, STARTUP_S[work.kind])
     starts = [startups[count] for count in holdings.devices]
     work_s = _numbers([each.seconds for each in found])
     startup_s = np.array([each.mean for each in starts])
@@ -436,13 +446,15 @@ def _too_large(row: Row, facts: Facts) -> Reason:
     host = row.device.kind == "cpu" or row.device.emulated
 
     def room(shards: int) -> float:
-        if shards == row.shards or row.device.kind != "cpu":
+        if shards == row.shards:
             return row.limit_bytes
-        sharing = min(shards, facts.devices_per_node.get(row.device.name) or shards)
-        return (row.device.memory_bytes or math.inf) / sharing
+        limit = row.device.memory_bytes or math.inf
+        if row.device.kind == "cpu":
+            limit /= min(shards, facts.devices_per_node.get(row.device.name) or shards)
+        return min(limit, (row.device.host_memory_bytes or math.inf) / shards)
 
     per_node = facts.devices_per_node.get(row.device.name)
-    limits = row.device.kind, row.device.memory_bytes, row.limit_bytes, per_node
+    limits = host, row.device.kind, row.device.memory_bytes, row.device.host_memory_bytes, row.limit_bytes, per_node
     key = (*_shape(row.work), *limits, row.samples, row.shards, most)
     way = _remedies.get(key)
     if way is None:

@@ -25,8 +25,15 @@ from .step_time import COMPUTE, CROWDING, LAUNCH, MEMORY, PARTS, WITHIN
 
 ABSURD_FACTOR = 20.0
 """A measurement this far above the catalog's peak is not believed."""
-LONGEST_LAUNCH_S = 0.1
-"""Nor is one operator that takes so long to start."""
+SLOW_FACTOR = 200.0
+"""Nor is one this far below: a device that is shared, throttled or paused for most of a measurement stays above."""
+SOFTWARE_FACTOR = 10.0
+"""A precision that the catalog does not have may be computed in software: so many times slower still is believed."""
+SLOWEST = 1e6
+"""Nothing that computes or copies at fewer FLOP/s or bytes/s is believed, also where the catalog has no peak. It is the
+only lower bound of an all-reduce: two devices of a type may be on two nodes, far below their own link."""
+SHORTEST_LAUNCH_S, LONGEST_LAUNCH_S = 10e-9, 0.1
+"""Nor is one operator that starts faster than a core makes a function call, or that takes so long."""
 _MATMUL, _ELEMENTWISE = OPERATOR_CLASSES.index("matmul"), OPERATOR_CLASSES.index("elementwise")
 
 
@@ -92,24 +99,24 @@ def from_json(text: str | None) -> dict[str, DeviceRates]:
 
 def believable(found: DeviceRates, device: DeviceType) -> tuple[DeviceRates | None, list[str]]:
     """What of a measurement is kept, None where nothing is, and a sentence for each number that is refused: not finite,
-    not positive, or far above the rates of `device`, which are the catalog's (a host core's)."""
-    peak = max(device.peak_flops.values(), default=None)
+    or far above or below the rates of `device`, which are the catalog's (a host core's)."""
     flops, refused = {}, []
     for precision, rate in found.flops.items():
-        if _sane(rate, device.peak_flops.get(precision, peak)):
+        if _sane(rate, *_product_limits(device, precision)):
             flops[precision] = rate
         else:
             refused.append(_sentence(device, f"a matrix product in {precision}", f"{rate:.3g} FLOP/s"))
+    memory, link = _limits(device.memory_bandwidth_bytes_s), _limits(device.interconnect_bytes_s)
     limits = {
-        "bandwidth_bytes_s": ("a copy", device.memory_bandwidth_bytes_s, "bytes/s"),
-        "elementwise_bytes_s": ("element-wise operators", device.memory_bandwidth_bytes_s, "bytes/s"),
-        "reduce_bytes_s": ("an all-reduce", device.interconnect_bytes_s, "bytes/s"),
-        "launch_s": ("starting an operator", LONGEST_LAUNCH_S / ABSURD_FACTOR, "s"),
+        "bandwidth_bytes_s": ("a copy", memory, "bytes/s"),
+        "elementwise_bytes_s": ("element-wise operators", memory, "bytes/s"),
+        "reduce_bytes_s": ("an all-reduce", (SLOWEST, link[1]), "bytes/s"),
+        "launch_s": ("starting an operator", (SHORTEST_LAUNCH_S, LONGEST_LAUNCH_S), "s"),
     }
     kept: dict[str, float | None] = {}
-    for name, (what, limit, unit) in limits.items():
+    for name, (what, (least, most), unit) in limits.items():
         value = kept[name] = getattr(found, name)
-        if value is not None and not _sane(value, limit):
+        if value is not None and not _sane(value, least, most):
             kept[name] = None
             refused.append(_sentence(device, what, f"{value:.3g} {unit}"))
     if not flops and all(value is None for value in kept.values()):
@@ -117,8 +124,23 @@ def believable(found: DeviceRates, device: DeviceType) -> tuple[DeviceRates | No
     return replace(found, flops=flops, **kept), refused  # type: ignore[arg-type]
 
 
-def _sane(value: float, peak: float | None) -> bool:
-    return math.isfinite(value) and 0 < value <= ABSURD_FACTOR * (peak or math.inf)
+def _product_limits(device: DeviceType, precision: str) -> tuple[float, float]:
+    """Least and most FLOP/s of a matrix product. A precision that the catalog lacks may be as fast as its fastest, or
+    computed in software by its slowest."""
+    peaks = device.peak_flops
+    if precision in peaks or not peaks:
+        return _limits(peaks.get(precision))
+    least, _ = _limits(min(peaks.values()))
+    return least / SOFTWARE_FACTOR, _limits(max(peaks.values()))[1]
+
+
+def _limits(peak: float | None) -> tuple[float, float]:
+    """Least and most that is believed of a rate with this peak."""
+    return (peak / SLOW_FACTOR, ABSURD_FACTOR * peak) if peak else (SLOWEST, math.inf)
+
+
+def _sane(value: float, least: float, most: float) -> bool:
+    return math.isfinite(value) and least <= value <= most
 
 
 def _sentence(device: DeviceType, what: str, measured: str) -> str:
@@ -140,7 +162,7 @@ def _measured(device: DeviceType, found: DeviceRates | None) -> DeviceType:
     of just that: the newer measurement takes the place of the older. So does that of the link, which `rows` reads as
     one-way for hosts.
     """
-    if found is None:
+    if found is None or found.measured_at_s < device.rates_at_s:
         return device
     launch_s = device.launch_s if found.launch_s is None else found.launch_s
     if device.kind != "cpu" and not device.emulated:

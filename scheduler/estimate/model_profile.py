@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 
 from pydantic import TypeAdapter
 
@@ -40,6 +40,16 @@ VOLATILE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "id
 
 class Untraceable(ValueError):
     """A model that cannot be traced, with the reason in one line."""
+
+
+class Options(TypedDict, total=False):
+    """The fields of `tracing.Variant`, which has their defaults, as keywords: that module needs torch."""
+
+    training: Required[bool]
+    precision: Precision
+    checkpointing: bool
+    accelerator: bool
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -87,35 +97,18 @@ class Traced:
         return sorted(found, key=lambda each: (-each.flops, -each.moved_bytes))
 
 
-def profile_model(
-    reference: str,
-    *,
-    training: bool,
-    precision: Precision = "fp32",
-    checkpointing: bool = False,
-    accelerator: bool = True,
-    task: Task = "encoder",
-) -> ModelProfile:
+def profile_model(reference: str, **options: Unpack[Options]) -> ModelProfile:
     """Profile a `transformers` model by its config alone.
 
     Raises FileNotFoundError where the reference points nowhere, Untraceable where the architecture cannot be built or
     traced; the message says which.
     """
-    config = read_config(reference)
-    return trace_config(config, _variant(training, precision, checkpointing, accelerator, task)).profile
+    return profile_config(read_config(reference), **options)
 
 
-def profile_config(
-    config: Any,
-    *,
-    training: bool,
-    precision: Precision = "fp32",
-    checkpointing: bool = False,
-    accelerator: bool = True,
-    task: Task = "encoder",
-) -> ModelProfile:
+def profile_config(config: Any, **options: Unpack[Options]) -> ModelProfile:
     """Profile the model that a `transformers` config describes. Raises Untraceable."""
-    return trace_config(config, _variant(training, precision, checkpointing, accelerator, task)).profile
+    return trace_config(config, _variant(**options)).profile
 
 
 def profile_module(
@@ -124,10 +117,7 @@ def profile_module(
     *,
     family: str,
     tokens: tuple[int, ...] | None,
-    training: bool,
-    precision: Precision = "fp32",
-    checkpointing: bool = False,
-    accelerator: bool = True,
+    **options: Unpack[Options],
 ) -> ModelProfile:
     """Profile a user's module.
 
@@ -135,24 +125,12 @@ def profile_module(
     are called on fake tensors. `tokens` are three lengths to trace at, None for inputs that have none. Training starts
     from the result's `loss`, or from the sum of its first tensor. Raises Untraceable.
     """
-    variant = _variant(training, precision, checkpointing, accelerator, "encoder")
-    return trace_module(build, example, family=family, tokens=tokens, variant=variant).profile
+    return trace_module(build, example, family=family, tokens=tokens, variant=_variant(**options)).profile
 
 
-def top_operators(
-    reference: str,
-    *,
-    samples: float,
-    tokens: float,
-    training: bool,
-    precision: Precision = "fp32",
-    checkpointing: bool = False,
-    accelerator: bool = True,
-    task: Task = "encoder",
-) -> list[OperatorCost]:
+def top_operators(reference: str, *, samples: float, tokens: float, **options: Unpack[Options]) -> list[OperatorCost]:
     """What each operator of a model does in a batch, most FLOPs first. Raises as `profile_model` does."""
-    config = read_config(reference)
-    return trace_config(config, _variant(training, precision, checkpointing, accelerator, task)).top(samples, tokens)
+    return trace_config(read_config(reference), _variant(**options)).top(samples, tokens)
 
 
 def read_config(reference: str) -> Any:
@@ -193,10 +171,10 @@ def trace_module(
         return _traced(module_subject(build, example, family, tokens, variant), variant)
 
 
-def _variant(training: bool, precision: Precision, checkpointing: bool, accelerator: bool, task: Task) -> Variant:
+def _variant(**options: Unpack[Options]) -> Variant:
     from .tracing import Variant
 
-    return Variant(training, precision, checkpointing, accelerator, task)
+    return Variant(**options)
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from .step_time import (
     OVERLAP_ACCELERATOR,
     OVERLAP_HOST,
     PARTS,
+    WAITING,
     WITHIN,
     RateRows,
     exposed_s,
@@ -39,7 +41,7 @@ from .step_time import (
 
 GRADIENT_BYTES = 4.0
 EVALUATION_BATCH = 64
-"""Rows that the built-in trainer validates at a time."""
+"""Rows that the built-in trainer validates at a time, or its batch where that is larger."""
 LINK_EFFICIENCY = 0.7
 """Share of a link's one-way rate that collectives reach (prior)."""
 HOST_SHARE = 0.04
@@ -128,8 +130,9 @@ class _Grid:
         parts[:, :WITHIN] /= stages[:, None]
         backward_s = (per_unit * backward).sum(axis=1) / stages
         parts += self._optimizer() + self._generation(share)
-        crowding = np.where(self.training, communication.host_factor(self.fullest, HOST_SHARE) - 1.0, 0.0)
-        parts[:, CROWDING] = crowding * own_s(parts)
+        crowding = communication.host_factor(self.fullest, HOST_SHARE) - 1.0
+        crowding = crowding + communication.waiting_s(1.0, self.shards, WAITING)
+        parts[:, CROWDING] = np.where(self.training, crowding, 0.0) * own_s(parts)
         parts[:, WITHIN] = self._traffic_s(share, within=True)
         parts[:, BETWEEN] = self._traffic_s(share, within=False)
         hidden = np.where(self.rates.asynchronous, OVERLAP_ACCELERATOR, OVERLAP_HOST)
@@ -177,13 +180,9 @@ class _Grid:
         trainable = self._profiles(lambda profile: profile.trainable) * GRADIENT_BYTES
         whole = self._profiles(lambda profile: profile.parameters) * GRADIENT_BYTES
         blocks = np.maximum(self._profiles(lambda profile: profile.blocks), 1.0)
-        boundary = self._each(
-            work.profile.boundary_bytes.at(1.0, work.tokens_per_sample or 0.0) if work.profile else 0.0
-            for work in self.columns.works
-        )
         copies_s = communication.all_reduce_s(trainable, gang, links, growth)
         sharded_s = communication.fully_sharded_s(whole, gang, links, blocks, growth)
-        staged_s = 2 * self.micro * communication.point_to_point_s(boundary * samples, gang, links)
+        staged_s = 2 * self.micro * communication.point_to_point_s(self._boundary() * samples, gang, links)
         seconds = np.where(self.sharded, sharded_s, np.where(self.staged, staged_s, copies_s))
         crossed = self.fullest > 1 if within else self.nodes > 1
         return np.where(self.training & crossed, seconds, 0.0)
@@ -193,7 +192,16 @@ class _Grid:
         trainable = self._profiles(lambda profile: profile.trainable) * GRADIENT_BYTES
         whole = self._profiles(lambda profile: profile.parameters) * GRADIENT_BYTES
         volume = np.where(self.sharded, 1.5 * whole, trainable)
+        # Stages hand on what crosses from one to the next, forward and back; a chain of nodes has one crossing less.
+        volume = np.where(self.staged, self.micro * self._boundary() * self.computed_at_once(), volume)
         return np.where(self.training & (self.nodes > 1), 2 * (self.nodes - 1) * volume, 0.0)
+
+    def _boundary(self) -> FloatArray:
+        """Bytes of one sample from a stage of a pipeline to the next."""
+        return self._each(
+            work.profile.boundary_bytes.at(1.0, work.tokens_per_sample or 0.0) if work.profile else 0.0
+            for work in self.columns.works
+        )
 
     def _links(self) -> communication.Links:
         network = self.columns.network_bytes_s
@@ -211,8 +219,8 @@ class _Grid:
 
     def _validation(self) -> FloatArray:
         """Rows that are only passed forward, all of the run's, on each shard its part."""
-        batch = np.full(len(self.batch), float(EVALUATION_BATCH))
-        own = np.where(self.training, self.evaluation / self.shards / EVALUATION_BATCH, 0.0)
+        batch = np.maximum(self.batch, EVALUATION_BATCH)
+        own = np.where(self.training, self.evaluation / self.shards / batch, 0.0)
         return own[:, None] * self._pass(0, batch) if own.any() else np.zeros((len(own), len(PARTS)))
 
     def _labels(self, share: FloatArray) -> list[str]:
@@ -235,11 +243,16 @@ class _Grid:
         for work, start, end in zip(self.columns.works, self.columns.work_starts, ends, strict=True):
             rows = slice(start, end)
             needed[rows] = memory.peak(work, share[rows], self.shards[rows], host[rows]).total
-        limits = [device.memory_bytes for _, device in self.columns.rates.values]
-        limit = np.array([math.inf if each is None else each for each in limits])[self.rate]
-        cores = np.array([device.kind == "cpu" for _, device in self.columns.rates.values])[self.rate]
-        # A host's shards have its memory together.
-        return needed, np.where(cores, limit / np.minimum(self.fullest, self.count), limit)
+        devices = [device for _, device in self.columns.rates.values]
+        limit = self._memory_of(device.memory_bytes for device in devices)
+        cores = np.array([device.kind == "cpu" for device in devices])[self.rate]
+        # A host's shards have its memory together; emulated devices stand on one host, whichever nodes they are.
+        limit = np.where(cores, limit / np.minimum(self.fullest, self.count), limit)
+        return needed, np.minimum(limit, self._memory_of(device.host_memory_bytes for device in devices) / self.shards)
+
+    def _memory_of(self, values: Iterable[float | None]) -> FloatArray:
+        """Bytes of each rate's device, by row; endless where it is not known."""
+        return np.array([math.inf if each is None else each for each in values])[self.rate]
 
 
 class _Combined:
@@ -324,6 +337,9 @@ class _Combined:
         with np.errstate(invalid="ignore"):
             weights = rate / np.repeat(together, np.diff(grid.starts))
             inference_s = grid.samples[first] / together
+            # Nothing is split further than into batches: the first ends no sooner than the fastest replica does it.
+            batch_s = np.minimum.reduceat(self.unit_s, first) * np.minimum(1.0, grid.samples[first] / grid.batch[first])
+            inference_s = np.maximum(inference_s, batch_s)
         steps = grid.samples[first] / grid.batch[first]
         evaluation = self.units.evaluation * self.factors
         training_s = steps * self._step_s() + np.maximum.reduceat(evaluation.sum(axis=1), first)

@@ -20,8 +20,8 @@ from .profile import FloatArray, ModelProfile
 Part = Literal["compute", "memory", "launch", "within", "between", "crowding"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """What the seconds of a step are made of: arithmetic, memory traffic, kernel launches, communication within a node and
-between nodes (the slower of both counts), and what shards on one host cost each other. Calibration corrects each by a
-factor of its own."""
+between nodes (the slower of both counts), and what shards cost each other: by sharing a host, and by waiting for the
+slowest. Calibration corrects each by a factor of its own."""
 COMPUTE, MEMORY, LAUNCH, WITHIN, BETWEEN, CROWDING = range(len(PARTS))
 LAST_BUCKET = 0.15
 """Share of the traffic that nothing hides: the gradients that are ready last (measured, docs/accuracy.md)."""
@@ -30,6 +30,9 @@ OVERLAP_ACCELERATOR = 0.67
 step that is two thirds backward, docs/accuracy.md)."""
 OVERLAP_HOST = 0.0
 """On a host the same cores compute and send."""
+WAITING = 0.025
+"""Standard deviation of one shard's work, as a share of it: all wait for the slowest (the median of what is found with
+one model or one kind of machine left out, docs/accuracy.md)."""
 ADAMW_FLOPS = 14.0
 ADAMW_BYTES = 28.0
 """Fused AdamW in fp32: reads weight, gradient and two moments, writes weight and moments."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .profile import ModelProfile
@@ -38,13 +39,24 @@ class Work:
     """Rows a host core prepares in a second, sampled at admission; preprocessing only."""
     declared_s: float | None = None
     """The user's own `expected_runtime`."""
+    declared_by: Mapping[str, float] = field(default_factory=dict)
+    """Seconds on each configuration (its name), where they are given: a trace says so. All others are impossible."""
+    startup_s: float | None = None
+    """Seconds of every attempt beside the work, where they are given."""
     checkpoint_every_s: float | None = None
     input_bytes: float = 0.0
+    """Of a command's or the user's own trainer's input; 0 where they are not known."""
     output_bytes: float = 0.0
     longest_tokens: float | None = None
     """Of the longest row: what memory must have room for; the mean where it is not known."""
     note: str = ""
     """Why the model could not be traced, where it could not."""
+
+    @property
+    def size(self) -> float | None:
+        """What the time of work that no model predicts grows with: rows, else bytes of its input; None where neither is
+        known."""
+        return self.samples or self.input_bytes or None
 
     @property
     def training(self) -> bool:

@@ -220,13 +220,12 @@ def _whole_id(runtime: Runtime, asked: str) -> str:
     """The id that was meant: itself, or the only one that starts so. Raises HTTPException, with those that are near."""
     if runtime.store.get(asked) is not None or runtime.store.select(pipeline_id=asked, limit=1):
         return asked
-    ids = list(dict.fromkeys(i for each in runtime.store.select() for i in (each.pipeline_id, each.id) if i))
-    fitting = [known for known in ids if known.startswith(asked)]
+    fitting = runtime.store.ids(asked)
     if fitting and all(known.startswith(f"{fitting[0]}-") for known in fitting[1:]):  # a pipeline and its steps
         return fitting[0]
     if fitting:
         raise HTTPException(404, f"{asked!r} is the start of several ids: {', '.join(fitting[-_SHOWN_IDS:])}")
-    near = get_close_matches(asked, ids, n=3, cutoff=0.6)
+    near = get_close_matches(asked, runtime.store.ids(), n=3, cutoff=0.6)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise HTTPException(404, f"there is no workload or pipeline {asked!r}{hint}")
 

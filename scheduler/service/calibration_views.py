@@ -68,9 +68,10 @@ def _overhead(key: tuple[str, ...], entry: Entry) -> dict[str, Any]:
 
 
 def _history(key: tuple[str, ...], entry: Entry) -> dict[str, Any]:
-    """Seconds of work that no model predicts."""
-    _, kind, family, configuration = key
-    return {"kind": kind, "family": family, "configuration": configuration, **_seconds(entry)}
+    """Seconds of work that no model predicts; its size (rows, or bytes of the input) is None where it is not known."""
+    _, kind, family, configuration, *size = key
+    of = {"kind": kind, "family": family, "configuration": configuration, "size": float(size[0]) if size else None}
+    return of | _seconds(entry)
 
 
 def _seconds(entry: Entry) -> dict[str, Any]:

@@ -51,14 +51,19 @@ class ClusterAccess:
 
 
 def host_rates(home: Home) -> HostRates:
-    """This machine's rates: measured once, then read from the cache."""
+    """This machine's rates: measured once, then read from the cache; again where the home was made on another machine,
+    or the machine has other cores or memory now."""
     try:
-        return HostRates.from_json(json.loads(home.host_file.read_text()))
+        known = HostRates.from_json(json.loads(home.host_file.read_text()))
+        if known.of_this_machine:
+            return known
+        log.info("%s is of another machine: this one is measured", home.host_file)
     except (FileNotFoundError, ValueError, TypeError):
-        rates = replace(measure_host(), reduce_bytes_s=measure_reduce())
-        home.prepare()
-        home.host_file.write_text(json.dumps(rates.to_json()))
-        return rates
+        pass
+    rates = replace(measure_host(), reduce_bytes_s=measure_reduce())
+    home.prepare()
+    home.host_file.write_text(json.dumps(rates.to_json()))
+    return rates
 
 
 def local_cluster(home: Home, definition: ClusterDefinition, catalog: Catalog) -> ClusterAccess:

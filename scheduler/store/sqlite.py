@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ _SET = "INSERT OR REPLACE INTO settings VALUES (?, ?)"
 DEVICE_RATES = "device-rates"
 """The setting that keeps what benchmarks measured."""
 _RECORD = TypeAdapter(Record)
+_LAST_CHARACTER = chr(sys.maxunicode)
 
 
 class StoreError(RaywiseError):
@@ -166,6 +168,19 @@ class Store:
         with self._lock:
             rows = self._db.execute(query, (*values, limit)).fetchall()
         return [_RECORD.validate_json(row[0]) for row in reversed(rows)]
+
+    def ids(self, prefix: str = "") -> list[str]:
+        """Ids of pipelines and workloads that start so, in the order of their submission, a pipeline before its
+        steps."""
+        # A range of the primary key, so that no letter of the prefix is a pattern and none is folded.
+        query = (
+            "SELECT id, pipeline_id FROM workloads WHERE (id >= :first AND id < :last) "
+            "OR (pipeline_id >= :first AND pipeline_id < :last) ORDER BY number"
+        )
+        with self._lock:
+            rows = self._db.execute(query, {"first": prefix, "last": prefix + _LAST_CHARACTER}).fetchall()
+        found = dict.fromkeys(each for id_, pipeline_id in rows for each in (pipeline_id, id_) if each is not None)
+        return [each for each in found if each.startswith(prefix)]
 
     def events(self, *, workload_id: str | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
         """Events after a sequence number, oldest first."""

@@ -51,8 +51,9 @@ class Probe:
         """What this process computed and slept: not what it waited for a core that others use."""
         return time.thread_time() + self._slept_s
 
-    def ready(self) -> None:
-        """Return once the process is up."""
+    def machine(self) -> str:
+        """Address of the machine this process runs on; the answer also says that it is up."""
+        return str(ray.util.get_node_ip_address())
 
     def rates(self) -> dict[str, Any]:
         """The rates of this device alone, named as in the `rates` record."""
@@ -86,13 +87,13 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
     bundles = [shard.resources for shard in job.shards]
     with gang(job.run_id, bundles, [shard.node_id for shard in job.shards]) as group:
         probes = [_start(group, index, shard) for index, shard in enumerate(job.shards)]
-        _get([probe.ready.remote() for probe in probes])  # one that still imports torch would slow the others down
+        machines = _get([probe.machine.remote() for probe in probes])  # one that still imports torch slows the others
         progress.write("phase", phase="running")
         single = measure(job.shards, probes)
         records = []
         for device_type in dict.fromkeys(shard.device_type for shard in job.shards):
             members = [i for i, shard in enumerate(job.shards) if shard.device_type == device_type]
-            reduce_bytes_s = _reduce([probes[i] for i in members])
+            reduce_bytes_s = _reduce([probes[i] for i in together(members, machines)])
             record = summary(device_type, [single[i] for i in members], reduce_bytes_s)
             progress.write("rates", **record)
             records.append(record)
@@ -113,6 +114,13 @@ def measure(shards: Sequence[Shard], probes: Sequence[Any]) -> list[dict[str, An
     for turn in turns(shards):
         found |= zip(turn, _get([probes[i].rates.remote() for i in turn]), strict=True)
     return [found[i] for i in range(len(shards))]
+
+
+def together(members: Sequence[int], machines: Sequence[str]) -> list[int]:
+    """Those of the members that share the machine with most of them: an all-reduce over these crosses no network, which
+    is not the link that is asked about."""
+    most = max((machines[i] for i in members), key=lambda name: sum(machines[i] == name for i in members))
+    return [i for i in members if machines[i] == most]
 
 
 def summary(

@@ -108,7 +108,7 @@ def test_more_cpus_than_the_machine_has_are_not_promised(catalog: Catalog) -> No
         pytest.param({"device": "T4", "emulated_speed": 2}, ["nodes.0.emulated_speed"], id="faster than the host"),
         pytest.param(
             {"device": "T4", "speed": 1},
-            ["nodes.0.speed", "fields are name, device, count, emulated_speed"],
+            ["nodes.0.speed", "fields are name, device, count, number, emulated_speed"],
             id="an unknown field",
         ),
         pytest.param({"device": "T4", "name": "Not A Name"}, ["nodes.0.name"], id="a name Ray would refuse"),
@@ -128,3 +128,12 @@ def test_a_broken_file_is_refused(tmp_path: Path, catalog: Catalog, text: str) -
     (tmp_path / "cluster.yaml").write_text(text)
     with pytest.raises(SpecError, match=r"cluster\.yaml"):
         ClusterDefinition.load(tmp_path / "cluster.yaml", catalog)
+
+
+def test_a_number_of_nodes_that_are_alike(catalog: Catalog) -> None:
+    nodes = [{"name": "t4", "device": "T4", "count": 4, "number": 3}, {"name": "big", "device": "T4"}]
+    found = ClusterDefinition.parse({"nodes": nodes}, catalog)
+    assert [(node.name, node.count) for node in found.nodes] == [("t4-1", 4), ("t4-2", 4), ("t4-3", 4), ("big", 1)]
+    assert found.snapshot(None, catalog).total("T4") == 13
+    with pytest.raises(SpecError, match="'t4-2' is used twice"):
+        ClusterDefinition.parse({"nodes": [*nodes, {"name": "t4-2", "device": "T4"}]}, catalog)

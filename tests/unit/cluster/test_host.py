@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ def test_rates_survive_their_cache(request: pytest.FixtureRequest, name: str) ->
 def test_another_cache_is_refused_so_that_it_is_measured_anew(data: Any) -> None:
     with pytest.raises(ValueError, match="not the rates of a host"):
         HostRates.from_json(data)
+
+
+def test_rates_of_another_machine_are_known_as_such(host_rates: HostRates) -> None:
+    here = replace(
+        host_rates, machine=platform.node(), cores=host.host_cores(), memory_bytes=1.005 * host.host_memory_bytes()
+    )
+    assert here.of_this_machine
+    assert not replace(here, machine="another").of_this_machine
+    assert not replace(here, cores=here.cores + 1).of_this_machine
+    assert not replace(here, memory_bytes=2 * here.memory_bytes).of_this_machine
 
 
 def test_an_emulated_device_keeps_memory_and_price_and_takes_the_hosts_rates(

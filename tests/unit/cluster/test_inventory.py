@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.catalog import Catalog
 from cluster.host import HostRates
 from cluster.inventory import HEAD_RESOURCE, NodeFacts, build_snapshot
@@ -24,6 +26,20 @@ def test_a_gpu_is_known_by_rays_own_label(catalog: Catalog, host_rates: HostRate
     assert snapshot.nodes[0].devices == (NodeDevices("cpu", "CPU", 96, 95), NodeDevices("H100-SXM5-80GB", "GPU", 8, 3))
     assert snapshot.nodes[0].memory_bytes == 5e11
     assert snapshot.free("H100-SXM5-80GB") == 3
+
+
+def test_a_process_on_a_core_has_the_memory_of_the_smallest_node_and_not_of_the_service(
+    catalog: Catalog, host_rates: HostRates
+) -> None:
+    nodes = [
+        _node(name, {}, {"CPU": 4.0, "memory": 0.7 * size, "object_store_memory": 0.3 * size})
+        for name, size in (("a", 512e9), ("b", 8e9), ("c", 64e9))
+    ]
+    snapshot = build_snapshot(0, [*nodes, _emulated("d")], catalog, host_rates)
+    assert snapshot.device_types["cpu"].memory_bytes == pytest.approx(8e9)
+    assert snapshot.device_types["T4"].host_memory_bytes == host_rates.memory_bytes
+    silent = build_snapshot(0, [_node("a", {}, {"CPU": 4.0})], catalog, host_rates)
+    assert silent.device_types["cpu"].memory_bytes == host_rates.memory_bytes
 
 
 def test_our_own_label_is_more_exact_than_rays(catalog: Catalog) -> None:

@@ -77,11 +77,13 @@ def test_times_name_what_they_are_of() -> None:
         {"kind": "train", "family": "*", "devices": "*", **seconds},
         {"kind": "train", "family": "bert", "devices": "2", **seconds},
     ]
-    history = [{"kind": "command", "family": "clean", "configuration": "cpux1", **seconds, "count": 1}]
+    clean = {"kind": "command", "family": "clean", "configuration": "cpux1", **seconds, "count": 1}
+    history = [{**clean, "size": None}, {**clean, "size": 1200.0}]
     assert lines(times_table({"overheads": overheads, "history": history}))[2:] == [
         "train start-up, any model any number 12.0 s 10..14 s 3 times",
         "train start-up, bert 2 devices 12.0 s 10..14 s 3 times",
         "command clean cpux1 12.0 s 10..14 s once",
+        "command clean, size 1200 cpux1 12.0 s 10..14 s once",
     ]
 
 

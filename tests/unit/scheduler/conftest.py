@@ -1,11 +1,19 @@
-"""A world for each test; what must always hold is checked when the test ends."""
+"""A world for each test, where what must always hold is checked when the test ends; and a service without a cluster."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from fastapi.testclient import TestClient
 
+from fake_service import FakeRuntime
+from scheduler.service.app import create_app
 from world import World
 
 
@@ -16,3 +24,44 @@ def world() -> Iterator[World]:
     yield made
     made.check()
     made.store.close()
+
+
+@pytest.fixture
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command line sees nothing but this test's folder."""
+    for name in ("RAYWISE_URL", "RAYWISE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAYWISE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[FakeRuntime]:
+    """The service, on a fake cluster."""
+    made = FakeRuntime(tmp_path / "home")
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def api(runtime: FakeRuntime) -> TestClient:
+    """Its API, with the token."""
+    client = TestClient(create_app(runtime))
+    client.headers["authorization"] = f"Bearer {runtime.token}"
+    return client
+
+
+@pytest.fixture
+def service(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    """Clients that are made from now on speak to the runtime's API without a socket; waiting runs the next cycle."""
+    api = create_app(runtime)
+
+    def connect(base_url: str = "", headers: Any = None, **_: Any) -> TestClient:
+        client = TestClient(api)
+        client.headers.update(headers)
+        return client
+
+    (runtime.home.path / "service.json").write_text(json.dumps({"url": "http://testserver"}))
+    monkeypatch.setattr(httpx, "Client", connect)
+    monkeypatch.setattr(time, "sleep", lambda _: runtime.cycle())
+    return runtime

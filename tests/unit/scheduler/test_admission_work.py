@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from scheduler.admission import profiler
 from scheduler.admission.profiler import BENCHMARK_S, FileProfiler
 from scheduler.admission.shapes import Promised, Shape
+from scheduler.engine.profiler import Upstream
 from scheduler.estimate.work import Work
 from workloads.errors import SpecError
 from workloads.spec import WorkloadSpec
@@ -118,6 +121,59 @@ def test_what_is_learnt_of_the_users_own_code_is_of_that_code() -> None:
     assert len({own(), own(entrypoint="mine:other"), own(name="v"), "w"}) == 4
     commands = [work(kind="command", command=text).family for text in ("ls", "ls", "ls -l")]
     assert commands[0] == commands[1] != commands[2]
+
+
+OWN_CODE: dict[str, Any] = {"kind": "train", "entrypoint": "mine:loop", "input": "/prepared"}
+LONGER = [
+    ("epochs of one's own loop", OWN_CODE, {"hyperparameters": {"epochs": 30}}),
+    ("an environment variable of it", OWN_CODE, {"env": {"EPOCHS": "30"}}),
+    ("another model for it", OWN_CODE, {"model": "large"}),
+    ("an environment variable of a command", {"kind": "command", "command": "run"}, {"env": {"ROWS": "9"}}),
+]
+
+
+@pytest.mark.parametrize(("fields", "change"), [row[1:] for row in LONGER], ids=[row[0] for row in LONGER])
+def test_what_decides_how_long_it_takes_is_another_history(fields: dict[str, Any], change: dict[str, Any]) -> None:
+    assert work(**fields).family == work(**fields).family != work(**fields | change).family
+    assert work(**fields | {"priority": 5}).family == work(**fields).family
+
+
+def test_an_output_of_another_step_is_the_same_argument_in_every_run() -> None:
+    def family(folder: str, **fields: Any) -> str:
+        spec = _SPEC.validate_python({"name": "w", "output": "/out"} | fields)
+        queued = FileProfiler().work(spec, {"prepare": Upstream("prepare", "command", folder)}).family
+        assert FileProfiler(Promised(outputs={folder, "/out"})).work(spec, {}).family == queued, "as at admission"
+        return queued
+
+    for fields in ({"kind": "command", "command": "run {}/x"}, OWN_CODE | {"hyperparameters": {"data": "{}"}}):
+        one, two = (
+            family(folder, **json.loads(json.dumps(fields).replace("{}", folder)))
+            for folder in ("/runs/p-ab2cd/output", "/runs/p-ö3xyz/output")
+        )
+        assert one == two
+        assert one != family("/runs/p-ab2cd/output", **fields)
+
+
+def test_the_bytes_of_an_input_are_counted_where_nothing_counts_rows(tmp_path: Path) -> None:
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    (tmp_path / "d" / "a.bin").write_bytes(b"x" * 700)
+    (tmp_path / "d" / "e" / "b.bin").write_bytes(b"x" * 50)
+    (tmp_path / "c.bin").write_bytes(b"x" * 5)
+    folder, file = str(tmp_path / "d"), f"file://{tmp_path}/c.bin"
+    assert work(kind="command", command="run", input={"a": folder, "b": file}).size == 755.0
+    assert work(**OWN_CODE | {"input": folder}).size == 750.0
+    for unknown in ("s3://bucket/x", str(tmp_path / "none")):
+        assert work(kind="command", command="run", input={"a": folder, "b": unknown}).size is None
+    assert work(kind="command", command="run").size is None
+
+
+def test_an_input_of_very_many_files_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "MOST_FILES", 2)
+    for number in range(3):
+        (tmp_path / f"{number}.bin").write_bytes(b"x")
+    assert profiler.input_bytes(str(tmp_path)) == 0.0
+    (tmp_path / "2.bin").unlink()
+    assert profiler.input_bytes(str(tmp_path)) == 2.0
 
 
 def test_a_benchmark_takes_its_own_time() -> None:

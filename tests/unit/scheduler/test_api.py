@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.fake import Script
 from fake_service import FakeRuntime
 from scheduler.policy import create
-from scheduler.service.app import _SITUATION, MAX_BODY_BYTES, create_app
+from scheduler.service.app import _SITUATION, MAX_BODY_BYTES, _whole_id
 from scheduler.store import Event
 
 METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
@@ -27,20 +27,6 @@ steps:
   - {name: first, kind: command, command: x, resources: {devices: cpu}, expected_runtime: 10s}
   - {name: second, kind: command, command: y, needs: [first], resources: {devices: [T4]}, expected_runtime: 10s}
 """
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[FakeRuntime]:
-    made = FakeRuntime(tmp_path / "home")
-    yield made
-    made.store.close()
-
-
-@pytest.fixture
-def api(runtime: FakeRuntime) -> TestClient:
-    client = TestClient(create_app(runtime))
-    client.headers["authorization"] = f"Bearer {runtime.token}"
-    return client
 
 
 def submit(api: TestClient, text: str = COMMAND, **fields: Any) -> Any:
@@ -365,6 +351,16 @@ def test_an_id_that_is_not_there_brings_up_those_that_are_near(api: TestClient, 
     wrong = ids[0].replace("hello", "helo")
     title = problem(api.get(f"/api/v1/workloads/{wrong}"), 404)["title"]
     assert title.startswith(f"there is no workload or pipeline {wrong!r}; did you mean {ids[0]}")
+
+
+def test_the_start_of_an_id_is_found_without_reading_the_workloads(
+    api: TestClient, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = submit(api, PIPELINE).json()["id"]
+    monkeypatch.setattr("scheduler.store.sqlite._RECORD", None)  # reading one would fail
+    assert _whole_id(runtime, whole[:-2]) == whole
+    with pytest.raises(HTTPException, match="there is no workload or pipeline 'tw%'"):
+        _whole_id(runtime, "tw%")
 
 
 def test_a_failed_attempt_is_told_of_before_and_after_the_next_one(api: TestClient, runtime: FakeRuntime) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import typer
-from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from cluster.fake import Script
@@ -21,7 +18,6 @@ from scheduler.cli import app, calibrate
 from scheduler.client import Client, Refused
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.device_rates import DeviceRates
-from scheduler.service.app import create_app
 from workloads.loading import load_text
 
 A100 = "A100-SXM4-40GB"
@@ -55,31 +51,14 @@ def rates(device_type: str, speed: float, shards: int) -> dict[str, Any]:
 MEASURED = Script(records=[(2.0, rates("cpu", 1.0, 2)), (2.0, rates("T4", 0.5, 2)), (2.0, rates(A100, 1.0, 1))])
 
 
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("RAYWISE_URL", "RAYWISE_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAYWISE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRuntime]:
-    """Clients that are made from now on speak to the runtime's API without a socket; waiting runs the next cycle."""
-    runtime = FakeRuntime(tmp_path / "home")
-    runtime.script = MEASURED
-    api = create_app(runtime)
-
-    def connect(base_url: str = "", headers: Any = None, **_: Any) -> TestClient:
-        client = TestClient(api)
-        client.headers.update(headers)
-        return client
-
-    (runtime.home.path / "service.json").write_text(json.dumps({"url": "http://testserver"}))
-    monkeypatch.setattr(httpx, "Client", connect)
-    monkeypatch.setattr(time, "sleep", lambda _: runtime.cycle())
-    yield runtime
-    runtime.store.close()
+def service(service: FakeRuntime) -> FakeRuntime:
+    """The service, where benchmarks measure just that."""
+    service.script = MEASURED
+    return service
 
 
 def run(*arguments: str, answer: str | None = None) -> Result:
@@ -197,7 +176,8 @@ def test_a_file_is_tried_and_its_plan_compared(service: FakeRuntime, tmp_path: P
     assert change["configuration"] == {"T4": 1}
     assert change["after"]["seconds"] > change["before"]["seconds"]  # it was measured as slower than the host's core
     trial = service.store.select()[-1]
-    assert (trial.spec["max_rows"], trial.spec["output"]) == (8, f"{trial.run_dir}/output")
+    assert (trial.spec["max_rows"], trial.spec["output"]) == (256, f"{trial.run_dir}/output")
+    assert answer["budgets"] == {}
     assert not (tmp_path / "out").exists()
 
 
@@ -227,6 +207,23 @@ def test_a_trial_too_large_for_its_device_is_left_out() -> None:
     assert workload_id == "work-trial-1"
     assert asked[-1] == ["train-a100-sxm4-40gb-x1"]
     assert found.left_out == {"train-t4-x1": "no configuration is possible: needs 40.0 GB a device"}
+
+
+def test_a_trial_keeps_to_the_budget_and_it_is_said(service: FakeRuntime, tmp_path: Path) -> None:
+    (tmp_path / "work.yaml").write_text(INFER.replace("output: out", "budget_usd: 3"))
+    printed = good("work.yaml", "--device", "T4")
+    assert service.store.select()[-1].budget_usd == 3
+    assert "budget: label: its trial keeps to $3" in printed
+
+
+def test_a_trial_that_its_budget_does_not_reach_for_is_left_out(service: FakeRuntime, tmp_path: Path) -> None:
+    submission = load_text(INFER.replace("output: out", "budget_usd: 0.0000001"), base=tmp_path)
+    devices = Devices({"label": ["T4"]}, {"T4": 2})
+    with Client("http://testserver", token=service.token) as client:
+        found, workload_id = calibrate._submit_trials(client, submission, devices, Limits(12, 256))
+    assert (found.trials, workload_id) == ({}, None)
+    assert found.left_out["label-t4-x1"] == "no configuration costs $0.0000001 or less"
+    assert service.store.select() == []
 
 
 def test_another_refusal_is_the_users(service: FakeRuntime, tmp_path: Path) -> None:
@@ -280,6 +277,6 @@ def test_a_plan_without_a_service_knows_what_was_measured(service: FakeRuntime, 
         return float(answer["steps"][0]["options"][0]["seconds"])
 
     before_s = planned_s()
-    slow = DeviceRates("T4", {"fp32": 2.5e9})
+    slow = DeviceRates("T4", {"fp32": 2.5e9}, measured_at_s=time.time())
     service.store.save_calibration(Calibration(), {"T4~emulated@0.5": slow})
     assert planned_s() > before_s

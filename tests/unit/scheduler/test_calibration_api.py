@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from scheduler.estimate.calibration import Calibration, Subject
 from scheduler.estimate.device_rates import DeviceRates
 from scheduler.estimate.step_time import PARTS
 from scheduler.service import calibration_views
-from scheduler.service.app import create_app
 
 RATES: dict[str, Any] = {
     "kind": "rates",
@@ -30,20 +27,6 @@ RATES: dict[str, Any] = {
 BENCHMARK = "{kind: benchmark, name: measure, resources: {devices: [T4], count: 2}}"
 SUBJECT = Subject("train", "bert-2x32", "T4", "fp32")
 NOTHING = Snapshot(0.0, (), {})
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[FakeRuntime]:
-    made = FakeRuntime(tmp_path / "home")
-    yield made
-    made.store.close()
-
-
-@pytest.fixture
-def api(runtime: FakeRuntime) -> TestClient:
-    client = TestClient(create_app(runtime))
-    client.headers["authorization"] = f"Bearer {runtime.token}"
-    return client
 
 
 def measured(api: TestClient, runtime: FakeRuntime) -> None:
@@ -123,6 +106,9 @@ def test_times_are_told_with_what_they_are_of() -> None:
         ("bert", "*"),
         ("bert", "2"),
     ]
+    assert known.observe_history("command", "clean-1", "cpux1", 30.0, 1234.0)
+    sizes = [each["size"] for each in calibration_views.calibration(known, {}, NOTHING)["history"]]
+    assert sizes == [None, 1200.0]
     (history,) = found["history"]
     assert history["seconds"] == pytest.approx(30.0)
     assert history["low_s"] < 30 < history["high_s"]

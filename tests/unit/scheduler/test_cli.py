@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from click.testing import Result
-from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from cluster.fake import Script
@@ -19,7 +15,6 @@ from fake_service import HOST, FakeRuntime
 from scheduler.cli import app
 from scheduler.cli.common import console, plain_width
 from scheduler.client import Client, ClientError, NoService, Refused
-from scheduler.service.app import create_app
 
 COMMAND = "kind: command\nname: hello\ncommand: echo hello\nresources: {devices: cpu}\nexpected_runtime: 10s\n"
 PIPELINE = """
@@ -31,35 +26,7 @@ steps:
 """
 
 
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("RAYWISE_URL", "RAYWISE_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAYWISE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[FakeRuntime]:
-    made = FakeRuntime(tmp_path / "home")
-    yield made
-    made.store.close()
-
-
-@pytest.fixture
-def service(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
-    """Clients that are made from now on speak to the runtime's API without a socket; waiting runs the next cycle."""
-    api = create_app(runtime)
-
-    def connect(base_url: str = "", headers: Any = None, **_: Any) -> TestClient:
-        client = TestClient(api)
-        client.headers.update(headers)
-        return client
-
-    (runtime.home.path / "service.json").write_text(json.dumps({"url": "http://testserver"}))
-    monkeypatch.setattr(httpx, "Client", connect)
-    monkeypatch.setattr(time, "sleep", lambda _: runtime.cycle())
-    return runtime
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def run(*arguments: str) -> Result:

@@ -103,6 +103,26 @@ def test_preprocessing_teaches_the_cores() -> None:
     assert predicted(work, calibration, cpu=2) == pytest.approx(30.0, rel=0.1)
 
 
+OWN = [
+    ("own code over ten times the rows", Work("batch-infer", "mine", samples=100.0), {"samples": 1000.0}),
+    ("a command over ten times the bytes", Work("command", "mine", input_bytes=5e6), {"input_bytes": 5e7}),
+]
+
+
+@pytest.mark.parametrize(("work", "larger"), [row[1:] for row in OWN], ids=[row[0] for row in OWN])
+def test_a_run_over_more_data_is_predicted_to_take_longer(work: Work, larger: dict[str, float]) -> None:
+    start_s = STARTUP_S[work.kind]
+    calibration, _ = teach(work, {"T4": 1}, start_s + 40.0)
+    assert predicted(work, calibration, T4=1) == pytest.approx(start_s + 40.0)
+    assert predicted(replace(work, **larger), calibration, T4=1) == pytest.approx(start_s + 400.0)
+    same, more = (estimate(each, configuration(T4=1), FACTS, calibration) for each in (work, replace(work, **larger)))
+    assert same.low_s and same.high_s and more.low_s and more.high_s
+    assert more.high_s / more.low_s > 2 * same.high_s / same.low_s
+    assert (
+        estimate(replace(work, samples=None, input_bytes=0.0), configuration(T4=1), FACTS, calibration).seconds is None
+    )
+
+
 def test_checkpoints_are_no_overhead() -> None:
     work = training(samples=1e6, checkpoint_every_s=10.0)
     raw = raw_s(work, T4=1)

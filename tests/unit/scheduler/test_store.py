@@ -43,6 +43,22 @@ def kinds(store: Store, **arguments: object) -> list[str]:
     return [event.kind for event in store.events(**arguments)]  # type: ignore[arg-type]
 
 
+def test_ids_are_found_by_how_they_start(store: Store) -> None:
+    names = ["p-1-a", "p-1-b", "p%", "px", "p_y", "P-2", "p", "ö-\U0010ffff", "q"]
+    store.add([record(name, pipeline_id="p-1" if name.startswith("p-1") else None) for name in names], [])
+    assert store.ids() == ["p-1", *names]
+    assert store.ids("p") == ["p-1", "p-1-a", "p-1-b", "p%", "px", "p_y", "p"]
+    assert store.ids("p-1") == ["p-1", "p-1-a", "p-1-b"]
+    assert store.ids("p-1-b") == ["p-1-b"]
+    found = {start: store.ids(start) for start in ("p%", "p_", "p*", "P", "ö", "x", "p'", 'p"', "[")}
+    assert {start: ids for start, ids in found.items() if ids} == {
+        "p%": ["p%"],
+        "p_": ["p_y"],
+        "P": ["P-2"],
+        "ö": ["ö-\U0010ffff"],
+    }
+
+
 FULL = record(
     "full",
     "running",

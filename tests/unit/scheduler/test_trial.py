@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from scheduler.admission.trial import MAX_NAME, Devices, Limits, Trial, trial
+from scheduler.admission.trial import LEAST_BATCHES, MAX_NAME, Devices, Limits, Trial, trial
+from workloads.bodies.blocks import BlockQueue
+from workloads.bodies.infer import IN_FLIGHT
 from workloads.loading import Submission, load_data, load_text
 
 PIPELINE = """
@@ -88,7 +90,53 @@ def test_a_trial_is_short_pinned_and_writes_nowhere_of_the_user() -> None:
     assert step(found, "evaluate-cpu-x1")["max_rows"] == 256
     assert step(found, "label-a100-sxm4-40gb-x1")["max_rows"] == 9
     assert not [each for each in found.pipeline["steps"] if {"output", "deadline", "budget_usd"} & set(each)]
-    assert set(found.pipeline) == {"kind", "name", "steps"}
+    assert set(found.pipeline) == {"kind", "name", "steps", "budget_usd"}
+
+
+def test_trials_spend_no_more_than_the_budgets_together() -> None:
+    text = PIPELINE.replace("max_rows: 9}", "max_rows: 9, budget_usd: 0.2}").replace("deadline: 10m", "budget_usd: 1")
+    text = text.replace("model: m, output: mine", "model: m, budget_usd: 0.5, output: mine")
+    found = made(text=text)
+    shares = {each["name"]: each.get("budget_usd") for each in found.pipeline["steps"]}
+    assert found.pipeline["budget_usd"] == 5
+    assert [shares[name] for name in found.trials["train"]] == [pytest.approx(1 / 3)] * 3
+    assert (shares["label-a100-sxm4-40gb-x1"], shares["prepare"], shares["evaluate-t4-x1"]) == (0.2, 0.5, None)
+    assert found.budgets == {
+        "triage": "all trials together keep to its $5",
+        "train": "each of its trials keeps to $0.3333, $1 together",
+        "label": "its trial keeps to $0.2",
+    }
+    fewer = made(text=text, refused={"train-t4-x1": "too dear"})
+    assert step(fewer, "train-t4-x2")["budget_usd"] == 0.5
+
+
+def test_without_a_budget_none_is_told_of() -> None:
+    found = made(text=PIPELINE.replace("budget_usd: 5", ""))
+    assert (found.budgets, set(found.pipeline)) == ({}, {"kind", "name", "steps"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"),
+    [("", 256), ("batch_size: 128", 1024), ("batch_size: 512, max_rows: 900", 900), ("batch_size: 8", 256)],
+    ids=["few rows a batch", "a large batch", "the user's own limit", "a small batch"],
+)
+def test_a_trial_has_eight_batches(fields: str, rows: int) -> None:
+    text = f"{{kind: batch-infer, name: label, input: new.csv, model: m, {fields}}}"
+    found = made(Devices({"label": ["T4"]}, {"T4": 1}), text)
+    assert step(found, "label-t4-x1")["max_rows"] == rows
+
+
+@pytest.mark.parametrize(("rate", "blocks"), [(100.0, 3), (1500.0, 3), (1e6, 1)], ids=["slow", "fast", "very fast"])
+def test_most_of_a_trial_is_timed(rate: float, blocks: int) -> None:
+    """As the body gives out blocks: two ahead, of which the first two are not timed."""
+    batch, held, timed = 128, [], []
+    queue = BlockQueue.over([(0, LEAST_BATCHES * batch)], batch)
+    while not queue.finished:
+        held += [block for _ in range(IN_FLIGHT - len(held)) if (block := queue.take(0, 1)) is not None]
+        timed.append(held.pop(0))
+        queue.done(0, timed[-1], timed[-1].rows / rate)
+    assert len(timed[IN_FLIGHT:]) >= blocks
+    assert sum(block.rows for block in timed[IN_FLIGHT:]) == 6 * batch
 
 
 def test_later_steps_use_the_first_trial_of_what_they_need() -> None:

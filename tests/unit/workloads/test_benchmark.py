@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workloads.bodies.benchmark import summary, turns
+from workloads.bodies.benchmark import summary, together, turns
 from workloads.bodies.rates import Bench, Stopwatch
 from workloads.job import Shard
 
@@ -127,6 +127,13 @@ def test_host_devices_take_turns_and_accelerators_go_together() -> None:
     ]
     assert turns(shards) == [[1, 3], [0], [2]]
     assert turns(shards[:1]) == [[0]]
+
+
+def test_an_all_reduce_is_measured_between_devices_of_one_machine() -> None:
+    machines = ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3"]
+    assert together([0, 1, 2, 3], machines) == [1, 2]
+    assert together([0, 3], machines) == [0], "a machine each: the network between them is another link"
+    assert together([1, 2], ["10.0.0.1"] * 3) == [1, 2]
 
 
 def device(scale: float, *precisions: str) -> dict[str, Any]:

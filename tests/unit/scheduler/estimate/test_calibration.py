@@ -22,6 +22,7 @@ from scheduler.estimate.calibration import (
     PART_SCALES,
     POINT_SPREAD,
     Calibration,
+    Correction,
     Entry,
     Subject,
     operating_point,
@@ -287,6 +288,54 @@ def test_history_is_of_one_configuration() -> None:
     assert calibration.history_s("command", "b", "T4x1") is None
 
 
+def history(calibration: Calibration, size: float | None) -> Correction:
+    found = calibration.history_s("command", "a", "T4x1", size)
+    assert found is not None
+    return found
+
+
+def test_history_goes_with_the_size_and_is_doubted_where_it_was_another() -> None:
+    calibration = Calibration()
+    calibration.observe_history("command", "a", "T4x1", 40.0, 1000.0)
+    same, larger, smaller = (history(calibration, size) for size in (1000.0, 10_000.0, 100.0))
+    assert [each.mean for each in (same, larger, smaller)] == pytest.approx([40.0, 400.0, 4.0])
+    assert same.high / same.low < 2.1 < 9 < larger.high / larger.low == pytest.approx(smaller.high / smaller.low)
+    calibration.observe_history("command", "a", "T4x1", 100.0, 8000.0)  # not proportional: the nearer one is scaled
+    assert history(calibration, 10_000.0).mean == pytest.approx(125.0)
+    assert history(calibration, 1000.0).mean == pytest.approx(40.0)
+
+
+def test_sizes_that_hardly_differ_are_one() -> None:
+    calibration = Calibration()
+    for size in (1000.0, 1010.0, 1020.0, 1030.0):
+        calibration.observe_history("command", "a", "T4x1", size / 10, size)
+    assert len(calibration.entries) == 1
+    assert history(calibration, 1040.0).mean == pytest.approx(104.0)
+
+
+def test_a_run_of_unknown_size_says_nothing_of_a_known_one() -> None:
+    calibration = Calibration()
+    calibration.observe_history("command", "a", "T4x1", 40.0)
+    assert calibration.history_s("command", "a", "T4x1", 1000.0) is None
+    calibration.observe_history("command", "a", "T4x1", 9.0, 1000.0)
+    assert history(calibration, None).mean == pytest.approx(40.0)
+    assert history(calibration, 0.0).mean == pytest.approx(40.0), "no size is not known"
+
+
+def test_rows_of_an_older_store_load_and_those_of_no_known_shape_are_left_out() -> None:
+    old = ("history\tcommand\ta\tT4x1", math.log(40.0), 0.1, 1, "")
+    keys = (
+        "history\tcommand\ta\tT4x1\tmany",
+        "history\tcommand",
+        "history\ta\tb\tc\td\te",
+        "overhead\ttrain",
+        "new\ta",
+    )
+    calibration = Calibration.from_rows([old, *((key, 1.0, 0.1, 1, "") for key in keys)])
+    assert calibration.to_rows() == [old]
+    assert history(calibration, None).mean == pytest.approx(40.0)
+
+
 measurements = st.tuples(
     st.sampled_from(["a", "b"]), st.integers(1, 4), st.sampled_from(["", "b4", "b4 t9"]), st.floats(0.01, 100.0)
 )
@@ -303,6 +352,7 @@ def test_rows_are_all_there_is(measured: list[tuple[str, int, str, float]]) -> N
         )
         calibration.observe_overhead("train", family, count, ratio)
         calibration.observe_history("command", family, f"T4x{count}", ratio)
+        calibration.observe_history("command", family, f"T4x{count}", ratio, 1000.0 * ratio)
     back = Calibration.from_rows(calibration.to_rows())
     assert back == calibration
     assert back.to_rows() == calibration.to_rows()

@@ -124,6 +124,23 @@ def test_evaluation_goes_by_batches_of_the_trainers_own_size() -> None:
     assert work_s(evaluated) == pytest.approx(work_s(plain) + 10 * 1000 * GPU_LAUNCH_S)
 
 
+def test_a_trainer_with_larger_batches_validates_by_those() -> None:
+    model = replace(PROFILE, forward={"elementwise": Cost(launches=1000.0)})
+    wide: dict[str, Any] = {"profile": model, "batch_size": 4 * EVALUATION_BATCH}
+    plain, evaluated = (of(training(**wide, evaluation_samples=n), T4=1) for n in (0.0, 40.0 * EVALUATION_BATCH))
+    assert work_s(evaluated) == pytest.approx(work_s(plain) + 10 * 1000 * GPU_LAUNCH_S)
+
+
+def test_replicas_without_a_batch_do_not_help() -> None:
+    """The first replica takes a whole batch."""
+    few, one = inference(samples=10.0, batch_size=10), inference(samples=10.0, batch_size=10)
+    assert work_s(of(few, T4=4)) == pytest.approx(work_s(of(one, T4=1)))
+    enough = inference(samples=400.0, batch_size=10)
+    assert work_s(of(enough, T4=4)) == pytest.approx(work_s(of(enough, T4=1)) / 4)
+    part = inference(samples=5.0, batch_size=10)
+    assert work_s(of(part, T4=4)) == pytest.approx(work_s(of(one, T4=1)) / 2)
+
+
 def test_the_path_of_a_host_is_taken_on_cores_and_on_emulated_types() -> None:
     on_host = replace(PROFILE, forward={"matmul": PROFILE.forward["matmul"].scaled(3.0)})
     plain, two_paths = inference(), inference(host_profile=on_host)

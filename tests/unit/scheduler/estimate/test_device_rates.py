@@ -13,6 +13,7 @@ from cluster.types import DeviceType, Snapshot
 from making import A100, CPU, T4, inference, node, snapshot, training
 from scheduler.estimate.calibration import Calibration, Subject
 from scheduler.estimate.candidates import facts_of
+from scheduler.estimate.cost_model import calibration_name
 from scheduler.estimate.device_rates import (
     DeviceRates,
     believable,
@@ -90,6 +91,13 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("a product above twenty times the peak", {"flops": {"fp32": 161e12, "fp16": 1e12}}, {"flops": {"fp16": 1e12}}),
     ("a precision the catalog lacks, above twenty times its best", {"flops": {"int8": 2e15}}, {"flops": {}}),
     ("no speed at all", {"flops": {"fp32": 0.0}}, {"flops": {}}),
+    ("a product at one FLOP a second", {"flops": {"fp32": 1.0, "fp16": 1e12}}, {"flops": {"fp16": 1e12}}),
+    ("a product below a 200th of its peak", {"flops": {"fp32": 39e9}}, {"flops": {}}),
+    ("a precision the catalog lacks, below a 2000th", {"flops": {"bf16": 3.9e9}}, {"flops": {}}),
+    ("a copy at three bytes a second", {"bandwidth_bytes_s": 3.0}, {"bandwidth_bytes_s": None}),
+    ("element-wise below a 200th", {"elementwise_bytes_s": 1.4e9}, {"elementwise_bytes_s": None}),
+    ("an all-reduce at a thousand bytes a second", {"reduce_bytes_s": 1e3}, {"reduce_bytes_s": None}),
+    ("an operator that starts in a nanosecond", {"launch_s": 1e-9}, {"launch_s": None}),
     ("a negative copy", {"bandwidth_bytes_s": -1.0}, {"bandwidth_bytes_s": None}),
     ("a copy that is no number", {"bandwidth_bytes_s": math.nan}, {"bandwidth_bytes_s": None}),
     ("an endless copy", {"bandwidth_bytes_s": math.inf}, {"bandwidth_bytes_s": None}),
@@ -117,6 +125,30 @@ def test_a_measurement_of_nothing_but_nonsense_is_refused_whole() -> None:
 def test_all_of_a_sane_measurement_is_believed_also_where_the_catalog_knows_nothing() -> None:
     assert believable(FOUND, T4) == (FOUND, [])
     assert believable(FOUND, DeviceType("T4", "gpu")) == (FOUND, [])
+
+
+SLOW: list[tuple[str, DeviceType, dict[str, Any]]] = [
+    ("a throttled device", T4, {"flops": {"fp32": 41e9}, "bandwidth_bytes_s": 1.6e9}),
+    ("fp32 of a type that is rated in bf16 alone", replace(T4, peak_flops={"bf16": 990e12}), {"flops": {"fp32": 6e12}}),
+    ("bf16 in software on a core", EMULATED, {"flops": {"bf16": 25e9 / 300}}),
+    ("an all-reduce over a slow network", A100, {"reduce_bytes_s": 50e6}),
+    ("a core at a thousandth of its speed", replace(EMULATED, peak_flops={"fp32": 50e6}), {"flops": {"fp32": 20e6}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "measured"), [row[1:] for row in SLOW], ids=[row[0] for row in SLOW])
+def test_what_is_only_slow_is_believed(kind: DeviceType, measured: dict[str, Any]) -> None:
+    found = DeviceRates(kind.name, **measured)
+    assert believable(found, kind) == (found, [])
+
+
+def test_a_type_without_rates_in_the_catalog_has_a_lower_bound_too() -> None:
+    kept, refused = believable(replace(FOUND, flops={"fp32": 1.0}, bandwidth_bytes_s=3.0), DeviceType("T4", "gpu"))
+    assert kept == replace(FOUND, flops={}, bandwidth_bytes_s=None)
+    assert refused == [
+        "a matrix product in fp32 at 1 FLOP/s on T4: not believed",
+        "a copy at 3 bytes/s on T4: not believed",
+    ]
 
 
 def test_a_device_alone_does_not_forget_the_all_reduce_of_two() -> None:
@@ -161,3 +193,12 @@ def test_other_types_and_tokenising_keep_what_was_learnt_of_them() -> None:
     carry_over(calibration, CPU, replace(CPU, peak_flops={"fp32": 1e9}))
     carry_over(calibration, T4, replace(T4, measured_flops={"fp32": 1e12}))
     assert calibration.points == before
+
+
+def test_the_newer_of_the_hosts_and_the_benchmarks_measurement_counts() -> None:
+    core = replace(T4, emulated_speed=0.5, peak_flops={"fp32": 10e9}, rates_at_s=500.0)
+    snapshot = Snapshot(0.0, (), {"T4": core})
+    name = calibration_name(core)
+    for at_s, expected in ((1000.0, 20e9), (100.0, 10e9)):
+        known = {name: replace(HOST, measured_at_s=at_s)}
+        assert with_measured_rates(snapshot, known).device_types["T4"].peak_flops["fp32"] == expected

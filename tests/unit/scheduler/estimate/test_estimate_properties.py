@@ -212,7 +212,8 @@ def test_another_replica_never_slows_the_others(work: Work, wanted: Configuratio
 @given(works(), even, st.floats(1.0, 100.0))
 def test_twice_the_samples_are_twice_the_work(work: Work, wanted: Configuration, factor: float) -> None:
     assert work.samples is not None
-    work = replace(work, evaluation_samples=0.0, checkpoint_every_s=None)
+    batches = float(work.batch_size * wanted.devices)  # with fewer samples than that, some replicas have none
+    work = replace(work, evaluation_samples=0.0, checkpoint_every_s=None, samples=max(work.samples, batches))
     longer = replace(work, samples=factor * (work.samples or 0.0))
     one, many = (estimate(each, wanted, roomy(), Calibration()) for each in (work, longer))
     assert one.seconds is not None and many.seconds is not None

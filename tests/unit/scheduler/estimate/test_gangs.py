@@ -22,6 +22,7 @@ from scheduler.estimate.communication import (
     fully_sharded_s,
     host_factor,
     point_to_point_s,
+    waiting_s,
 )
 from scheduler.estimate.cost_model import Facts, estimate
 from scheduler.estimate.hardware import CPU_COMPUTE, GPU_BANDWIDTH, GPU_COMPUTE, GPU_LAUNCH_S
@@ -45,6 +46,7 @@ from scheduler.estimate.step_time import (
     MEMORY,
     OVERLAP_ACCELERATOR,
     OVERLAP_HOST,
+    WAITING,
     WITHIN,
     own_s,
 )
@@ -127,9 +129,9 @@ def test_links_in_a_node(device: DeviceType, bytes_s: float, hop_s: float) -> No
     assert within == pytest.approx(4e6 / bytes_s + 2 * hop_s)
 
 
-def crowded(fullest: int) -> float:
-    """Work takes this many times as long beside so many shards on a host."""
-    return float(host_factor(fullest, HOST_SHARE))
+def crowded(fullest: int, shards: int) -> float:
+    """Work takes this many times as long beside so many shards on a host, and waiting for the slowest of all."""
+    return float(host_factor(fullest, HOST_SHARE) + waiting_s(1.0, shards, WAITING))
 
 
 def test_traffic_hides_behind_the_backward_pass_on_a_device_and_not_on_a_host() -> None:
@@ -144,8 +146,16 @@ def test_shards_on_one_host_cost_each_other() -> None:
     for count, fullest in ((1, 1), (2, 2), (4, 2)):
         found = unit(training(), T4=count).parts[0]
         alone = float(found[:WITHIN].sum())
-        assert float(found[CROWDING]) == pytest.approx((crowded(fullest) - 1) * alone)
+        assert float(found[CROWDING]) == pytest.approx((crowded(fullest, count) - 1) * alone)
     assert float(unit(inference(), T4=2).parts[0, CROWDING]) == 0.0
+
+
+def test_stages_hand_on_what_crosses_and_no_gradients() -> None:
+    boundary = replace(PROFILE, boundary_bytes=Volume(per_sample=(0.0, 1000.0, 0.0)))
+    work = training(profile=boundary, strategy="pipeline", micro_batches=2)
+    found = unit(work, T4=4)  # two nodes: one crossing, forward and back
+    assert found.traffic_bytes.tolist() == [pytest.approx(2 * work.batch_size * 1000 * 50)]
+    assert unit(work, T4=2).traffic_bytes.tolist() == [0.0]
 
 
 def test_what_cannot_hide_is_exposed() -> None:
@@ -153,12 +163,12 @@ def test_what_cannot_hide_is_exposed() -> None:
     assert 0.0 < within_s < between_s
     found = unit(training(), T4=4)
     compute_s = 2.5 * 6e6 * 50 / (8e12 * PRODUCTS)
-    work_s = crowded(2) * (compute_s + optimizer_s(T4))
+    work_s = crowded(2, 4) * (compute_s + optimizer_s(T4))
     exposed = float(exposed_s(between_s, work_s, float(found.overlap[0]), LAST_BUCKET))
     assert step_s(training(), T4=4) == pytest.approx(work_s + exposed)
     # A hundred times the work hides all but the last bucket.
     large = replace(PROFILE, **HUNDREDFOLD)
-    hidden_s = crowded(2) * (100 * compute_s + optimizer_s(T4)) + LAST_BUCKET * between_s
+    hidden_s = crowded(2, 4) * (100 * compute_s + optimizer_s(T4)) + LAST_BUCKET * between_s
     assert step_s(training(profile=large), T4=4) == pytest.approx(hidden_s, rel=1e-3)
 
 
@@ -225,7 +235,7 @@ def test_an_uneven_gang_is_predicted_and_refused(t4: int, a100: int) -> None:
     assert found.seconds is not None and found.breakdown is not None
     groups = [(n, optimizer_s(device, 1000), sample_s(device, 6e9)) for device, n in ((T4, t4), (A100, a100))]
     together = (64 + sum(n * c / s for n, c, s in groups)) / sum(n / s for n, _, s in groups)
-    step = crowded(min(t4, 2)) * together + LAST_BUCKET * max(traffic(work, T4=t4, A100=a100))
+    step = crowded(min(t4, 2), t4 + a100) * together + LAST_BUCKET * max(traffic(work, T4=t4, A100=a100))
     assert (found.seconds - found.startup_s) / 100 == pytest.approx(step, rel=1e-3)
 
 

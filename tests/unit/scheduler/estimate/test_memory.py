@@ -200,6 +200,18 @@ def test_a_hosts_memory_is_shared_by_its_shards() -> None:
     assert estimated(work, spread, cpu=4).infeasible is None, "four shards on two hosts are two on each"
 
 
+def test_emulated_devices_share_the_memory_of_the_host_they_stand_on() -> None:
+    model = replace(PROFILE, parameters=400 * MILLION, trainable=400 * MILLION)
+    each = HOST + 400e6 * (4 + STATE_BYTES + BUCKET_BYTES)
+    work = training(profile=model, batch_size=1)
+    for share, fits in ((2.2, True), (1.9, False)):
+        device = replace(T4, memory_bytes=80e9, emulated_speed=0.5, host_memory_bytes=share * each)
+        # One device a node: the nodes of what is emulated are all the same machine.
+        found = estimated(work, Facts({"T4": device}, 1e9, {"T4": 1}, {"T4": 8}), T4=2)
+        assert (found.infeasible is None) == fits
+    assert found.infeasible is not None and "GB too much" in found.infeasible.message
+
+
 def beyond(extra_samples: float, shards: int = 1) -> float:
     """Bytes that training has with room for so many samples at a time."""
     return GPU + 1e6 * (4 + STATE_BYTES) + extra_samples * SAMPLE * ALLOCATOR_SLACK + 1.0 * shards

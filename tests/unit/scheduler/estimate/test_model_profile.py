@@ -11,18 +11,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from scheduler.estimate import model_profile
 from scheduler.estimate.model_profile import (
     Untraceable,
     profile_config,
     profile_model,
     profile_module,
     top_operators,
-    trace_config,
     use_cache,
 )
 from scheduler.estimate.profile import ModelProfile, Volume
-from scheduler.estimate.tracing import Variant
 
 LAYERS, WIDTH, INNER, VOCABULARY, POSITIONS = 2, 32, 64, 100, 256
 LINEAR = 2 * LAYERS * (4 * WIDTH**2 + 2 * WIDTH * INNER)  # query, key, value, output; up and down
@@ -276,30 +273,3 @@ def test_a_profile_survives_json() -> None:
     profile = profile_config(gpt2(), training=True, task="causal-lm", accelerator=False)
     form = TypeAdapter(ModelProfile)
     assert form.validate_json(form.dump_json(profile)) == profile
-
-
-@pytest.mark.parametrize("damage", [None, b"", b"{", b'{"profile": 1}'], ids=["whole", "empty", "cut off", "other"])
-def test_a_profile_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
-    traces = []
-    trace = model_profile._traced
-    monkeypatch.setattr(model_profile, "_traced", lambda *arguments: traces.append(1) or trace(*arguments))
-    variant = Variant(training=False)
-    use_cache(tmp_path / "profiles")
-    first = trace_config(bert(), variant)
-    assert trace_config(bert(_name_or_path="elsewhere"), variant) is first
-    (file,) = (tmp_path / "profiles").iterdir()
-    whole = file.read_bytes()
-    if damage is not None:
-        file.write_bytes(damage)
-    use_cache(tmp_path / "profiles")  # as in another process
-    assert trace_config(bert(), variant) == first
-    assert len(traces) == (1 if damage is None else 2)
-    assert file.read_bytes() == whole
-    use_cache(None)
-
-
-@pytest.mark.parametrize("change", [{"hidden_size": 2 * WIDTH}, {"hidden_act": "relu"}, {"num_hidden_layers": 3}])
-def test_another_config_or_variant_is_another_entry(change: dict[str, Any]) -> None:
-    base = trace_config(bert(), Variant(training=False))
-    assert trace_config(bert(**change), Variant(training=False)) is not base
-    assert trace_config(bert(), Variant(training=False, precision="bf16")) is not base
