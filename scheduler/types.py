@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.types import Market, Snapshot
 
@@ -136,7 +136,11 @@ class WorkloadView:
     priority: int = 0
     objective: str = "balanced"
     queued_s: float = 0.0
-    """When it became ready to run."""
+    """When it became ready to run; after a stop, to go on."""
+    submitted_s: float = 0.0
+    """When it came."""
+    family: str = ""
+    """What its speeds are learnt under: workloads of one family are equally fast."""
     deadline_s: float | None = None
     """Absolute time by which it must be done."""
     budget_usd: float | None = None
@@ -148,6 +152,8 @@ class WorkloadView:
     """Where it runs now, if it does."""
     held_s: float = 0.0
     """Seconds since the present attempt started."""
+    received_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that it has held devices of each type, all attempts together."""
     one_node: bool = False
     """Whether all its devices must be on one node."""
     not_before_s: float | None = None
@@ -165,6 +171,8 @@ class Situation:
     workloads: tuple[WorkloadView, ...]
     congestion_usd_h: Mapping[str, float] = field(default_factory=dict)
     """Congestion prices of the last plan, per device type: where the search starts."""
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """What the policy said it wants to know of its last plan: plain values."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +206,5 @@ class Plan:
     placements: Mapping[str, Placement]
     explanations: Mapping[str, Explanation]
     congestion_usd_h: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """What the policy wants back in the next situation."""

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cluster.protocols import ClusterUnreachable, Executor, Observer
 from cluster.types import RunObservation, Snapshot
@@ -17,7 +18,7 @@ from ..estimate.candidates import estimate_tables, facts_of
 from ..estimate.device_rates import DeviceRates, with_measured_rates
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
-from ..store import Event, Record, Store
+from ..store import EngineStore, Event, Record
 from ..types import Plan, Situation, WorkloadView
 from . import moves
 from .launch import run_request
@@ -49,7 +50,7 @@ class Engine:
 
     def __init__(
         self,
-        store: Store,
+        store: EngineStore,
         observer: Observer,
         executor: Executor,
         policy: Policy,
@@ -70,6 +71,7 @@ class Engine:
         self._resubmitted: Counter[str] = Counter()
         self._on_end = on_end
         self._congestion_usd_h: dict[str, float] = {}
+        self._memory: dict[str, Any] = {}
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
 
@@ -98,7 +100,7 @@ class Engine:
         except ClusterUnreachable as error:
             log.warning("cycle %d: the cluster cannot be reached: %s", self.cycle, error)
             return None
-        self._congestion_usd_h = dict(plan.congestion_usd_h)
+        self._congestion_usd_h, self._memory = dict(plan.congestion_usd_h), dict(plan.memory)
         self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals)
         return self.last_report
 
@@ -251,7 +253,8 @@ class Engine:
         snapshot = self.as_measured(snapshot)
         tables = estimate_tables(requests, snapshot, self._calibration)
         views = [self._view(replace(r, estimates=table)) for r, table in zip(records, tables, strict=True)]
-        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), dict(self._congestion_usd_h))
+        prices = dict(self._congestion_usd_h)
+        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, dict(self._memory))
 
     def _view(self, record: Record) -> WorkloadView:
         spec = record.workload_spec()
@@ -263,10 +266,13 @@ class Engine:
             priority=spec.priority,
             objective=spec.objective,
             queued_s=record.queued_s or record.submitted_s,
+            submitted_s=record.submitted_s,
+            family=record.work.family if record.work is not None else "",
             deadline_s=record.deadline_s,
             budget_usd=budget_usd,
             remaining=1.0 - max(record.fraction, self.progress_of(record).fraction),
             held_s=self._clock() - record.started_s if record.placement and record.started_s else 0.0,
+            received_s=moves.received_s(record, self._clock()),
             one_node=record.kind == "command",
             estimates=record.estimates,
             placement=record.placement,

@@ -149,8 +149,18 @@ def _released(record: Record, progress: Progress, now_s: float) -> Record:
         placement=None,
         spent_usd=record.cost_usd(now_s) or record.spent_usd,
         spent_s=record.run_s(now_s),
+        received_s=received_s(record, now_s),
         fraction=max(record.fraction, kept),
     )
+
+
+def received_s(record: Record, now_s: float) -> dict[str, float]:
+    """Seconds that a workload has held devices of each type, all attempts together."""
+    held = dict(record.received_s)
+    if record.placement is not None and record.started_s is not None:
+        for name, _ in record.placement.configuration.groups:
+            held[name] = held.get(name, 0.0) + max(0.0, now_s - record.started_s)
+    return held
 
 
 def same_choice(before: Explanation | None, after: Explanation) -> bool:

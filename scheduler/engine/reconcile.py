@@ -80,6 +80,8 @@ def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Reco
                 stops.append(Drop(record.id, "cancelled by the user"))
         elif runs and record.id not in plan.placements:
             stops.append(Stop(record.id, "the plan wants its devices"))
+        elif runs and plan.placements[record.id] != record.placement:
+            stops.append(Stop(record.id, f"the plan moves it to {plan.placements[record.id].configuration}"))
         elif record.state == "queued" and record.id in valid:
             starts.append(Start(record.id, valid[record.id]))
     return stops + starts

@@ -62,6 +62,8 @@ class Record:
     """Dollars of ended attempts."""
     spent_s: float = 0.0
     """Seconds of ended attempts."""
+    received_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of ended attempts on each device type."""
     cancel_requested: bool = False
     message: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,88 @@
+"""A store that keeps nothing: records and events as they are, in this process. For simulations and what else is never
+taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ..estimate.calibration import Calibration
+from ..estimate.device_rates import DeviceRates
+from ..states import ENDED, check_transition
+from .records import Event, Record
+
+
+class MemoryStore:
+    """What the engine asks of a store, without a file."""
+
+    def __init__(self, calibration: Calibration | None = None, keep_events: bool = True) -> None:
+        """`keep_events` false: only their number is kept."""
+        self._live: dict[str, Record] = {}
+        self._ended: dict[str, Record] = {}
+        self._events: list[Event] = []
+        self._keep_events, self._cycle = keep_events, 0
+        self._calibration = calibration or Calibration()
+        self._rates: Mapping[str, DeviceRates] = {}
+
+    def add(self, records: Sequence[Record], events: Sequence[Event]) -> None:
+        """Accept new workloads. Raises ValueError where an id is taken."""
+        for record in records:
+            if record.id in self._live or record.id in self._ended:
+                raise ValueError(f"there is a workload {record.id} already")
+            self._live[record.id] = record
+        self.append(*events)
+
+    def put(self, record: Record, *events: Event) -> None:
+        """Replace a record; the move must be in the table of transitions."""
+        before = self._live.get(record.id) or self._ended[record.id]
+        if before.state != record.state:
+            check_transition(record.id, before.state, record.state)
+        if record.state in ENDED:
+            self._live.pop(record.id, None)
+            self._ended[record.id] = record
+        else:
+            self._live[record.id] = record
+        self.append(*events)
+
+    def append(self, *events: Event) -> None:
+        """Append events."""
+        for event in events:
+            self._cycle = max(self._cycle, event.cycle or 0)
+            if self._keep_events:
+                self._events.append(replace(event, sequence=len(self._events) + 1))
+
+    def get(self, workload_id: str) -> Record | None:
+        """One workload, or None."""
+        return self._live.get(workload_id) or self._ended.get(workload_id)
+
+    def select(self, *, states: Iterable[str] | None = None) -> list[Record]:
+        """Workloads in the order of their submission; all that live before those that ended."""
+        if states is None:
+            return [*self._live.values(), *self._ended.values()]
+        wanted = frozenset(states)
+        found = [record for record in self._live.values() if record.state in wanted]
+        if wanted & ENDED:
+            found += [record for record in self._ended.values() if record.state in wanted]
+        return found
+
+    def events(self) -> list[Event]:
+        """All events, oldest first."""
+        return list(self._events)
+
+    def last_cycle(self) -> int:
+        """The number of the last cycle that left an event."""
+        return self._cycle
+
+    def load_calibration(self) -> Calibration:
+        """What the store was made with, and what was saved since."""
+        return self._calibration
+
+    def load_device_rates(self) -> dict[str, DeviceRates]:
+        """What benchmarks measured."""
+        return dict(self._rates)
+
+    def save_calibration(self, calibration: Calibration, rates: Mapping[str, DeviceRates] | None = None) -> None:
+        """Keep what was learnt."""
+        self._calibration = calibration
+        if rates is not None:
+            self._rates = rates

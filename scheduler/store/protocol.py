@@ -1,0 +1,46 @@
+"""What the engine asks of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from ..estimate.calibration import Calibration
+from ..estimate.device_rates import DeviceRates
+from .records import Event, Record
+
+
+class EngineStore(Protocol):
+    """Workloads, events and what was learnt: on disk for a service, in memory for a simulation."""
+
+    def put(self, record: Record, *events: Event) -> None:
+        """Replace a workload's record and append what happened, in one step."""
+        ...
+
+    def append(self, *events: Event) -> None:
+        """Append events that change no workload."""
+        ...
+
+    def get(self, workload_id: str) -> Record | None:
+        """One workload, or None."""
+        ...
+
+    def select(self, *, states: Iterable[str] | None = None) -> Sequence[Record]:
+        """Workloads in the order of their submission."""
+        ...
+
+    def last_cycle(self) -> int:
+        """The number of the last cycle that left an event."""
+        ...
+
+    def load_calibration(self) -> Calibration:
+        """Everything learnt so far."""
+        ...
+
+    def load_device_rates(self) -> Mapping[str, DeviceRates]:
+        """What benchmarks measured of device types."""
+        ...
+
+    def save_calibration(self, calibration: Calibration, rates: Mapping[str, DeviceRates] | None = None) -> None:
+        """Replace what was learnt."""
+        ...
