@@ -1,5 +1,6 @@
 """How long the estimates of a whole queue take, profiles cached: 1,000 workloads x 50 configurations, computed
-together, beside the same estimates one workload at a time in the same run. Medians of several runs.
+together, beside the same estimates one workload at a time in the same run; and where a third of the configurations have
+too little memory, so that what would fit is searched. Medians of several runs.
 
 python -m benchmarks.estimate_time
 """
@@ -25,6 +26,8 @@ WORKLOADS = 1_000
 REPEATS = 5
 TYPES = ("T4", "V100-SXM2-16GB", "A100-SXM4-40GB", "L4", "H100-SXM5-80GB")
 COUNT = 10
+WIDER = 100
+"""Batches of 800 to 7,100 rows."""
 
 
 def cluster() -> Snapshot:
@@ -51,14 +54,14 @@ def profiles() -> list[tuple[ModelProfile, ModelProfile]]:
     return [(profile_config(shape, training=True), profile_config(shape, training=False)) for shape in shapes]
 
 
-def queue(shapes: list[tuple[ModelProfile, ModelProfile]]) -> list[tuple[Work, Resources]]:
-    """All different: size, length, batch."""
+def queue(shapes: list[tuple[ModelProfile, ModelProfile]], wider: int = 1) -> list[tuple[Work, Resources]]:
+    """All different: size, length, batch (`wider` times as large)."""
     resources = Resources.model_validate({"devices": "accelerator", "count": f"1..{COUNT}"})
     works = []
     for i in range(WORKLOADS):
         train, infer = shapes[i % len(shapes)]
         kind, profile = ("train", train) if i % 2 else ("batch-infer", infer)
-        size = {"samples": 1000.0 + i, "tokens_per_sample": 16.0 + i % 100, "batch_size": 8 + i % 64}
+        size = {"samples": 1000.0 + i, "tokens_per_sample": 16.0 + i % 100, "batch_size": wider * (8 + i % 64)}
         works.append(Work(kind, profile.family, profile=profile, **size))  # type: ignore[arg-type]
     return [(work, resources) for work in works]
 
@@ -96,6 +99,14 @@ def main() -> None:
         alone, _ = median_s(lambda c=calibration: [estimate_table(*work, snapshot, c) for work in works])  # type: ignore[misc]
         ratio = f"{alone / together:.1f} times as long"
         print(f"{name}: together {together:.2f} s (spread {spread:.2f} s), one by one {alone:.2f} s, {ratio}")
+    wide = queue(profiles(), wider=WIDER)
+    start = time.perf_counter()
+    found = estimate_tables(wide, snapshot, Calibration())
+    first = time.perf_counter() - start
+    every = [each for table in found for each in table]
+    over = sum(each.infeasible is not None and each.infeasible.code == "memory" for each in every) / len(every)
+    again, spread = median_s(lambda: estimate_tables(wide, snapshot, Calibration()))
+    print(f"{over:.0%} have too little memory: first {first:.2f} s, then {again:.2f} s (spread {spread:.2f} s)")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from cluster.protocols import ClusterUnreachable, Executor, Observer
 from cluster.types import RunObservation, Snapshot
 
 from ..estimate.calibration import Calibration
-from ..estimate.candidates import estimate_tables, facts_of
+from ..estimate.candidates import facts_of
 from ..estimate.device_rates import DeviceRates, with_measured_rates
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
 from ..types import Plan, Situation, WorkloadView
 from . import moves
+from .estimates import EstimateCache, Known
 from .launch import run_request
 from .learn import learn, learn_rates
 from .profiler import Profiler, Upstream
@@ -72,6 +73,7 @@ class Engine:
         self._on_end = on_end
         self._congestion_usd_h: dict[str, float] = {}
         self._memory: dict[str, Any] = {}
+        self._estimates = EstimateCache()
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
 
@@ -246,18 +248,14 @@ class Engine:
 
     def _estimate(self, snapshot: Snapshot) -> Situation:
         records = self._store.select(states=("queued", *HOLDS_DEVICES))
-        requests = []
-        for record in records:
-            assert record.work is not None
-            requests.append((record.work, record.workload_spec().resources))
         snapshot = self.as_measured(snapshot)
-        tables = estimate_tables(requests, snapshot, self._calibration)
-        views = [self._view(replace(r, estimates=table)) for r, table in zip(records, tables, strict=True)]
+        known = self._estimates.of(records, snapshot, self._calibration)
+        views = [self._view(record, each) for record, each in zip(records, known, strict=True)]
         prices = dict(self._congestion_usd_h)
         return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, dict(self._memory))
 
-    def _view(self, record: Record) -> WorkloadView:
-        spec = record.workload_spec()
+    def _view(self, record: Record, known: Known) -> WorkloadView:
+        spec = known.spec
         budget_usd = None if record.budget_usd is None else record.budget_usd - record.spent_usd
         return WorkloadView(
             id=record.id,
@@ -267,14 +265,15 @@ class Engine:
             objective=spec.objective,
             queued_s=record.queued_s or record.submitted_s,
             submitted_s=record.submitted_s,
-            family=record.work.family if record.work is not None else "",
+            family=known.work.family,
+            units=known.work.samples,
             deadline_s=record.deadline_s,
             budget_usd=budget_usd,
             remaining=1.0 - max(record.fraction, self.progress_of(record).fraction),
             held_s=self._clock() - record.started_s if record.placement and record.started_s else 0.0,
             received_s=moves.received_s(record, self._clock()),
             one_node=record.kind == "command",
-            estimates=record.estimates,
+            estimates=known.table,
             placement=record.placement,
             not_before_s=record.not_before_s,
         )

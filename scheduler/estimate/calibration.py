@@ -106,7 +106,18 @@ class Subject:
 LEVEL_SPREADS: FloatArray = np.array([0.30, 0.18, 0.12, 0.12, 0.10, 0.10])
 """Prior standard deviations of the effects (natural logarithms). Together 0.42: nine in ten first predictions within a
 factor of two."""
-_SPREADS = np.append(LEVEL_SPREADS, POINT_SPREAD)
+_PRECISION = 3
+_REDUCED_SPREAD = 0.30
+"""Of the precision's effect where it is not fp32: hardware may lack it altogether (a CPU that trains in bf16 takes
+twice as long as its products alone say, docs/accuracy.md)."""
+
+
+def _spreads(subject: Subject) -> FloatArray:
+    """Prior standard deviations of all effects of a point."""
+    spreads = np.append(LEVEL_SPREADS, POINT_SPREAD)
+    if subject.precision != "fp32":
+        spreads[_PRECISION] = _REDUCED_SPREAD
+    return spreads
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,8 @@ class Calibration:
     """Start-up seconds, and run times of work that no model predicts (of one size each, where that is known)."""
     points: dict[PointKey, Point] = field(default_factory=dict)
     """In the order they were last measured."""
+    version: int = field(default=0, repr=False, compare=False)
+    """Counts what was learnt and forgotten: while it is the same, so is every answer."""
     _solution: _Solution | None = field(default=None, repr=False, compare=False)
     _beliefs: dict[tuple[Subject, str], Belief] = field(default_factory=dict, repr=False, compare=False)
     _labels: frozenset[tuple[Subject, str]] | None = field(default=None, repr=False, compare=False)
@@ -178,6 +191,7 @@ class Calibration:
         return True
 
     def _changed(self) -> None:
+        self.version += 1
         self._solution = self._labels = self._sizes = None
         self._beliefs = {}
 
@@ -238,6 +252,7 @@ class Calibration:
             value = math.log(max(seconds, 0.1))
             entry = self.entries.get(key)
             self.entries[key] = Entry(value, 0.17, 1) if entry is None else entry.updated(value)
+        self.version += 1
         return True
 
     def overhead_s(self, kind: str, family: str, devices: int, prior_s: float) -> Correction:
@@ -280,6 +295,7 @@ class Calibration:
             factor = factors(key[0], point)
             scaled[key] = point if factor is None else point.rescaled(factor)
         self.points = scaled
+        self.version += 1
         self._solution = None
         self._beliefs.clear()
 
@@ -332,18 +348,19 @@ class _Solution:
 
     def belief(self, subject: Subject, label: str) -> Belief:
         """Mean and covariance of a subject's corrections at an operating point."""
-        prior = np.diag(PART_SCALES**2) * float(np.sum(_SPREADS**2))
+        variances = _spreads(subject) ** 2
+        prior = np.diag(PART_SCALES**2) * float(variances.sum())
         if not self.subjects:
             return Belief(np.zeros(len(PARTS)), prior, known=False)
         mine = np.array([self.numbers.get(name, -1) for name in _effects(subject, label)])
-        shared = ((self.names == mine) * _SPREADS**2).sum(axis=1)
+        shared = ((self.names == mine) * variances).sum(axis=1)
         across = PART_SCALES[:, None] * (self.gradients * shared[:, None]).T
         covariance = prior - across @ self.inverse @ across.T
         return Belief(across @ self.influence, covariance, known=bool((self.names[:, 0] == mine[0]).any()))
 
 
 def _effects(subject: Subject, label: str) -> tuple[tuple[str, ...], ...]:
-    """All effects of a point, in the order of `_SPREADS`."""
+    """All effects of a point, in the order of `_spreads`."""
     return (*subject.levels(), ("point", subject.kind, subject.family, subject.device, subject.precision, label))
 
 
@@ -353,15 +370,16 @@ def _solve(points: dict[PointKey, Point]) -> _Solution:
     numbers: dict[tuple[str, ...], int] = {}
     names = np.array([[numbers.setdefault(n, len(numbers)) for n in _effects(s, label)] for s, _, label in points])
     if not subjects:
-        empty = np.zeros((0, len(PARTS)))
-        return _Solution((), empty, np.zeros(0), np.zeros((0, 0)), np.zeros((0, len(_SPREADS))), numbers)
+        empty, none = np.zeros((0, len(PARTS))), np.zeros(0)
+        return _Solution((), empty, none, np.zeros((0, 0)), np.zeros((0, len(LEVEL_SPREADS) + 1)), numbers)
     parts = np.array([point.parts for point in points.values()])
     overlap = np.array([point.overlap for point in points.values()])
     target = np.array([point.ratio.mean for point in points.values()])
     noise = np.array([_noise(point.ratio) + LACK_OF_FIT**2 for point in points.values()])
     shared = np.zeros((len(subjects), len(subjects)))
-    for level, spread in enumerate(_SPREADS):
-        shared += spread**2 * (names[:, None, level] == names[None, :, level])
+    # Those that share an effect have the same spread of it.
+    for level, spreads in enumerate(np.array([_spreads(subject) for subject in subjects]).T):
+        shared += spreads**2 * (names[:, None, level] == names[None, :, level])
     theta, weights = np.zeros_like(parts), np.ones(len(subjects))
     for _ in range(_ITERATIONS):
         corrected = parts * np.exp(theta)

@@ -34,7 +34,7 @@ WEIGHT_BYTES, MOMENT_BYTES = 4.0, 8.0
 """What a checkpoint has of one parameter: the fp32 weight, and AdamW's two moments where it is trained."""
 LOST_BLOCK_S = 15.0
 """Work that a lost replica of inference had not written yet (prior)."""
-KEPT_REMEDIES = 10_000
+KEPT_REMEDIES = 200_000
 _remedies: dict[tuple[Any, ...], str] = {}
 """The search for what would fit takes milliseconds, and the same rows are asked about in every cycle."""
 ROWS_OF_A_CORE = "cpu~rows"

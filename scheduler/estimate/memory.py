@@ -7,9 +7,8 @@ the activations that backward needs, and what the framework takes. Data-parallel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -52,10 +51,17 @@ class Memory:
         return self.weights + self.state + self.activations + self.cache + self.framework
 
 
-def peak(work: Work, samples: FloatArray, shards: FloatArray, host: FloatArray, checkpointed: bool = False) -> Memory:
+def peak(
+    work: Work,
+    samples: FloatArray,
+    shards: FloatArray,
+    host: FloatArray,
+    checkpointed: bool = False,
+    micro_batches: FloatArray | None = None,
+) -> Memory:
     """Peak of a device that computes `samples` at a time (a micro-batch for training) as one of `shards`; `host` says
     where it is a host's memory. `checkpointed` estimates what gradient checkpointing would leave of a profile without
-    it: each block's input, and one block's activations."""
+    it: each block's input, and one block's activations. `micro_batches`: as in `work` where they are not given."""
     profile, tokens = work.profile, work.longest_tokens or work.tokens_per_sample or 1.0
     assert profile is not None
     ones = np.ones_like(shards, dtype=np.float64)
@@ -75,7 +81,8 @@ def peak(work: Work, samples: FloatArray, shards: FloatArray, host: FloatArray, 
     elif work.strategy == "ddp":
         state = state + np.where(shards > 1, profile.trainable * BUCKET_BYTES, 0.0)
     elif work.strategy == "pipeline":
-        weights, state, kept = weights / shards, state / shards, kept * np.minimum(work.micro_batches, shards) / shards
+        micro = work.micro_batches if micro_batches is None else micro_batches
+        weights, state, kept = weights / shards, state / shards, kept * np.minimum(micro, shards) / shards
     return Memory(weights, state, kept, 0.0 * ones, framework)
 
 
@@ -106,30 +113,37 @@ def _activations(work: Work, samples: FloatArray, host: FloatArray, checkpointed
 def remedy(work: Work, room: Callable[[int], float], host: bool, samples: float, shards: int, most_shards: int) -> str:
     """What would make a configuration fit, the nearest first; an empty text where nothing does. `room` is the bytes
     that each of so many shards has; `samples` is what a shard computes at a time now."""
-    one = np.array(1.0)
 
-    def fits(share: float, count: int, checkpointed: bool = False) -> bool:
-        tried = replace(work, micro_batches=math.ceil(work.micro_batches * samples / share))
-        return bool(peak(tried, one * share, one * count, one * float(host), checkpointed).total <= room(count))
+    def first(shares: FloatArray, counts: FloatArray, checkpointed: bool = False) -> int | None:
+        """The place of the first that fits, of so many samples at a time on so many shards."""
+        micro = np.ceil(work.micro_batches * samples / shares)
+        needed = peak(work, shares, counts, np.full(len(shares), float(host)), checkpointed, micro).total
+        rooms = {count: room(int(count)) for count in set(counts.tolist())}
+        fitting = needed <= np.array([rooms[count] for count in counts.tolist()])
+        return int(np.argmax(fitting)) if fitting.any() else None
 
     if work.training:
-        batch = samples * shards
-        for count in range(shards + 1, most_shards + 1):
-            share = samples if work.strategy == "pipeline" else batch / count
-            if share >= 1 and fits(share, count):
-                return f"fits with {count} shards"
-    size = int(samples) // 2
-    while size >= 1:
-        if fits(size, shards):
-            what = "micro-batches" if work.training else "batches"
-            offered = f" (batch_size: {size * shards})" if work.training else ""
-            return f"fits with {what} of {size}{offered}"
-        size //= 2
+        counts = np.arange(shards + 1, most_shards + 1, dtype=np.float64)
+        shares = np.full(len(counts), samples) if work.strategy == "pipeline" else samples * shards / counts
+        counts, shares = counts[shares >= 1], shares[shares >= 1]
+        found = first(shares, counts)
+        if found is not None:
+            return f"fits with {counts[found]:.0f} shards"
+    sizes = _halves(int(samples) // 2)
+    found = first(sizes, np.full(len(sizes), float(shards)))
+    if found is not None:
+        what = "micro-batches" if work.training else "batches"
+        offered = f" (batch_size: {sizes[found] * shards:.0f})" if work.training else ""
+        return f"fits with {what} of {sizes[found]:.0f}{offered}"
     if work.training and work.profile is not None and not work.profile.checkpointed:
-        size = max(1, int(samples))
-        while size >= 1:
-            if fits(size, shards, checkpointed=True):
-                where = "" if size >= int(samples) else f" and micro-batches of {size}"
-                return f"fits with gradient checkpointing{where} (not in the built-in trainer yet)"
-            size //= 2
+        sizes = _halves(max(1, int(samples)))
+        found = first(sizes, np.full(len(sizes), float(shards)), checkpointed=True)
+        if found is not None:
+            where = "" if sizes[found] >= int(samples) else f" and micro-batches of {sizes[found]:.0f}"
+            return f"fits with gradient checkpointing{where} (not in the built-in trainer yet)"
     return ""
+
+
+def _halves(size: int) -> FloatArray:
+    """The size, half of it, and so on down to one."""
+    return np.array([size >> k for k in range(size.bit_length())], dtype=np.float64)

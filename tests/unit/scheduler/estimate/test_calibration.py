@@ -157,6 +157,14 @@ FARTHER = [
 ]
 
 
+def test_what_was_measured_in_fp32_leaves_other_precisions_in_doubt() -> None:
+    calibration = points(*[2.0] * 8)
+    reduced = replace(T4, precision="bf16")
+    assert 1.5 < factor(calibration, reduced) < factor(calibration, T4)
+    assert width(calibration, reduced) > 2 * width(calibration, T4)
+    assert width(Calibration(), reduced) > width(Calibration(), T4)
+
+
 def test_what_is_farther_is_corrected_less_and_doubted_more() -> None:
     calibration = points(*[2.0] * 8)
     factors = [factor(calibration, subject) for _, subject in FARTHER]
@@ -166,7 +174,7 @@ def test_what_is_farther_is_corrected_less_and_doubted_more() -> None:
     assert factors[-1] == pytest.approx(1.0)
     widths = [width(calibration, subject) for _, subject in FARTHER]
     assert widths == sorted(widths)
-    assert widths[-1] == pytest.approx(width(Calibration(), T4))
+    assert widths[-1] == pytest.approx(width(Calibration(), FARTHER[-1][1]))
     known = [calibration.belief(subject).known for _, subject in FARTHER]
     assert known == [True, True, True, False, False], "known is what was measured on the device itself"
 
