@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..types import Plan, Situation
+from .auction import Auction
+from .baselines import Cheapest, Fifo, LeastLoaded, Srtf
 from .first_fit import FirstFit
+from .gavel import (
+    GavelFifo,
+    GavelFinishTimeFairness,
+    GavelLas,
+    GavelLasHet,
+    GavelMakespan,
+    GavelThroughputPerCost,
+)
 from .market import Market
+from .sia import Sia
 
 
 class Policy(Protocol):
@@ -19,7 +30,23 @@ class Policy(Protocol):
         ...
 
 
-_POLICIES: dict[str, type[Policy]] = {FirstFit.name: FirstFit, Market.name: Market}
+_ALL: tuple[type[Policy], ...] = (
+    Auction,
+    Cheapest,
+    Fifo,
+    FirstFit,
+    GavelFifo,
+    GavelFinishTimeFairness,
+    GavelLas,
+    GavelLasHet,
+    GavelMakespan,
+    GavelThroughputPerCost,
+    LeastLoaded,
+    Market,
+    Sia,
+    Srtf,
+)
+_POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _ALL}
 
 
 def names() -> list[str]:

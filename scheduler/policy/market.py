@@ -324,10 +324,14 @@ def _waits(best: Option | None, options: list[Option]) -> Explanation:
         assert other.total_usd is not None
         extra = other.total_usd - best.total_usd
         summary += f"; would start now on {other.estimate.configuration} for {usd_text(extra)} more"
-    rows = tuple(
-        _told(option)
-        if option.reason is not None or not option.wait_s
-        else replace(_told(option), reason=Reason("capacity", f"busy: free in about {option.wait_s:.0f} s"))
-        for option in options
-    )
-    return Explanation(None, summary, rows)
+    return Explanation(None, summary, tuple(_told(_passed_over(option, best)) for option in options))
+
+
+def _passed_over(option: Option, best: Option) -> Option:
+    """Every option with its reason: busy, or waiting for the best one is less."""
+    if option.reason is not None:
+        return option
+    if option.wait_s:
+        return replace(option, reason=Reason("capacity", f"busy: free in about {option.wait_s:.0f} s"))
+    compared = _compared(option, best)
+    return compared if compared.reason is not None else replace(option, reason=Reason("dearer", "waiting costs less"))

@@ -1,0 +1,134 @@
+"""Which of a workload's configurations a baseline policy may take at all, what they would take for what is left, and
+where chosen ones go when everything may be moved. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from cluster.types import Snapshot
+from workloads.quantities import usd_text
+
+from ..types import Configuration, Estimate, Explanation, Option, Placement, Reason, Situation, WorkloadView
+from .capacity import Capacity
+
+BUSY = Reason("capacity", "not enough devices are free")
+
+
+class Supply:
+    """How many devices of each type there are, busy or free, in all and on the largest node."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.total: Counter[str] = Counter()
+        self.largest: Counter[str] = Counter()
+        for node in snapshot.nodes:
+            for devices in node.devices:
+                self.total[devices.device_type] += devices.total
+                self.largest[devices.device_type] = max(self.largest[devices.device_type], devices.total)
+
+    def objection(self, workload: WorkloadView, estimate: Estimate) -> Reason | None:
+        """Why a workload can never take this configuration here; None where it can. What it runs on already is within
+        its budget."""
+        if estimate.infeasible is not None:
+            return estimate.infeasible
+        for name, count in estimate.configuration.groups:
+            there = self.largest[name] if workload.one_node else self.total[name]
+            if there < count:
+                where = "one node has at most" if workload.one_node else "the cluster has"
+                return Reason("count", f"{where} {there} {name}")
+        if workload.placement is not None and workload.placement.configuration == estimate.configuration:
+            return None
+        money_usd = remaining_usd(estimate, workload.remaining)
+        if money_usd is not None and workload.budget_usd is not None and money_usd > workload.budget_usd:
+            over = usd_text(money_usd - workload.budget_usd)
+            return Reason("budget", f"would cost {over} more than the budget leaves")
+        return None
+
+
+def remaining_s(workload: WorkloadView, estimate: Estimate) -> float | None:
+    """Seconds to the end of what is left: start-up counts unless it runs on just this already. None: not known."""
+    if estimate.seconds is None:
+        return None
+    here = workload.placement is not None and workload.placement.configuration == estimate.configuration
+    work_s = max(estimate.seconds - estimate.startup_s, 0.0) * workload.remaining
+    return work_s + (0.0 if here else estimate.startup_s)
+
+
+def remaining_usd(estimate: Estimate, share: float) -> float | None:
+    """Dollars for what is left of the work, start-up paid in full. None: not known."""
+    if estimate.money is None or estimate.seconds is None:
+        return None
+    seconds = estimate.startup_s + max(estimate.seconds - estimate.startup_s, 0.0) * share
+    rest_usd = estimate.money.total_usd - estimate.money.compute_usd
+    return rest_usd + estimate.money.compute_usd * seconds / max(estimate.seconds, 1e-9)
+
+
+def resting(workload: WorkloadView, now_s: float) -> Explanation | None:
+    """That a workload waits after a failed attempt, if it does."""
+    if workload.placement is not None or workload.not_before_s is None or workload.not_before_s <= now_s:
+        return None
+    return Explanation(None, f"waits after a failed attempt: tries again in {workload.not_before_s - now_s:.0f} s")
+
+
+def vacated(situation: Situation) -> Capacity:
+    """What would be free if none of the workloads ran: what only others hold is still taken."""
+    ours: Counter[tuple[str, str]] = Counter()
+    for workload in situation.workloads:
+        if workload.placement is not None:
+            ours.update((node_id, name) for name, node_id in workload.placement.devices)
+    nodes = tuple(
+        replace(
+            node,
+            devices=tuple(
+                replace(each, free=min(each.total, each.free + ours[node.node_id, each.device_type]))
+                for each in node.devices
+            ),
+        )
+        for node in situation.snapshot.nodes
+    )
+    return Capacity(replace(situation.snapshot, nodes=nodes))
+
+
+def settle(
+    chosen: Mapping[str, Configuration],
+    before: Mapping[str, Placement],
+    one_node: Collection[str],
+    capacity: Capacity,
+) -> dict[str, Placement]:
+    """Nodes for chosen configurations, the widest gangs first, so that they are not fragmented. Of equally wide ones
+    those that were there before stay where they were. What fits nowhere gets no placement. Takes the devices."""
+    placed: dict[str, Placement] = {}
+    widths = sorted({configuration.devices for configuration in chosen.values()}, reverse=True)
+    for width in widths:
+        same = [name for name, configuration in chosen.items() if configuration.devices == width]
+        for name in same:
+            there = before.get(name)
+            if there is not None and there.configuration == chosen[name] and capacity.holds(there):
+                capacity.take(there)
+                placed[name] = there
+        for name in same:
+            found = None if name in placed else capacity.place(chosen[name], one_node=name in one_node)
+            if found is not None:
+                capacity.take(found)
+                placed[name] = found
+    return placed
+
+
+def refused(workload: WorkloadView, supply: Supply) -> tuple[list[Estimate], list[Option]]:
+    """The configurations that may be taken, in the order listed, and the others with their reasons."""
+    usable, options = [], []
+    for estimate in workload.estimates:
+        reason = supply.objection(workload, estimate)
+        if reason is None:
+            usable.append(estimate)
+        else:
+            options.append(Option(estimate, reason=reason))
+    return usable, options
+
+
+def hopeless(options: Iterable[Option]) -> Explanation:
+    """That no configuration is possible, and why."""
+    rows = tuple(options)
+    why = sorted({option.reason.message for option in rows if option.reason is not None})
+    return Explanation(None, "cannot run: " + ("; ".join(why) or "no configuration"), rows)
