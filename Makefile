@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-unit check format bench bench-estimate docs clean
+.PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ bench: $(STAMP) ## Benchmarks; each says what it is compared with
 
 bench-estimate: $(STAMP) ## Measure the accuracy of the estimates and write docs/accuracy.md (about 12 minutes)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.estimates.accuracy
+
+bench-policy: $(STAMP) ## Policies on Gavel's traces beside Gavel's own numbers; writes docs/benchmarks.md (about 20 minutes)
+	$(BIN)/python -m benchmarks.policies.gavel
 
 docs: $(STAMP) ## The picture in the README, from a real run of the demo
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make_picture.py

@@ -20,6 +20,7 @@ from . import calibrate as calibrate_command
 from . import demo as demo_command
 from . import lifecycle
 from . import profile as profile_command
+from . import simulate as simulate_command
 from .common import (
     BAD_INPUT,
     FAILED,
@@ -52,6 +53,7 @@ app.command("down")(lifecycle.down)
 app.command("demo")(demo_command.demo)
 app.command("calibrate")(calibrate_command.calibrate)
 app.command("profile")(profile_command.profile)
+app.command("simulate")(simulate_command.simulate_command)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file with a workload or a pipeline.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A workload's or a pipeline's id.")]

@@ -1,0 +1,132 @@
+"""`raywise simulate`: a trace of jobs under one or several policies on a virtual clock. Needs no service and no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cluster.catalog import Catalog
+from cluster.definition import ClusterDefinition
+from cluster.types import CPU, Snapshot
+from dashboards import simulation_tables
+from dashboards.simulation_report import report_html
+from scheduler import policy as policies
+from scheduler.simulate import traces
+from scheduler.simulate.bounds import lower_bounds
+from scheduler.simulate.metrics import summary
+from scheduler.simulate.simulator import Options, simulate
+from scheduler.simulate.types import SimulationResult, Trace
+from workloads.errors import Problem, SpecError
+from workloads.refusals import nearest
+
+from .common import CatalogOption, JsonFlag, WideFlag, console, errors, friendly, print_json, screen
+
+TraceArgument = Annotated[
+    Path, typer.Argument(metavar="TRACE", help="Jobs: a Gavel, Sia or Alibaba trace, or a store.")
+]
+
+
+def simulate_command(
+    trace: TraceArgument,
+    cluster: Annotated[Path, typer.Option(help="The cluster's definition.")],
+    policy: Annotated[str, typer.Option(help="Policies, with commas between them.")] = "market",
+    throughputs: Annotated[Path | None, typer.Option(help="A Gavel trace's throughputs; found beside it.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Of all jobs: cost, balanced or time.")] = None,
+    seed: Annotated[int, typer.Option(help="Of noise and failures.")] = 0,
+    round_s: Annotated[float | None, typer.Option("--round", min=1.0, help="Plan only every so many seconds.")] = None,
+    noise: Annotated[float, typer.Option(min=0.0, max=2.0, help="Error of the estimates: 0.2 is about 20 %.")] = 0.0,
+    restart: Annotated[float, typer.Option(min=0.0, help="Seconds that every attempt takes to start.")] = 0.0,
+    failures: Annotated[float, typer.Option(min=0.0, help="Of each node, an hour.")] = 0.0,
+    launch: Annotated[float, typer.Option(min=0.0, help="Seconds until a lost node is back.")] = 180.0,
+    launch_failures: Annotated[float, typer.Option(min=0.0, max=0.99, help="Share of launches that fail.")] = 0.0,
+    limit: Annotated[float | None, typer.Option(min=1.0, help="Cut off after so many simulated seconds.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Only the first so many jobs.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    catalog: CatalogOption = None,
+    json_: JsonFlag = False,
+    wide: WideFlag = False,
+) -> None:
+    """Run the jobs of a trace under one or several policies and compare what would have happened."""
+    with friendly():
+        names = _policies(policy)
+        known = Catalog.load(catalog)
+        snapshot = _devices(ClusterDefinition.load(cluster, known).snapshot(None, known))
+        if objective not in (None, "cost", "balanced", "time"):
+            raise SpecError(Problem(f"there is no objective {objective!r}", "--objective", "cost, balanced or time"))
+        wanted = _first(traces.read(trace, throughputs=throughputs, objective=objective), jobs, restart)
+        options = Options(
+            round_s=round_s,
+            noise=noise,
+            node_failures_per_h=failures,
+            launch_s=launch,
+            launch_failures=launch_failures,
+            limit_s=math.inf if limit is None else limit,
+        )
+        results = _run(wanted, snapshot, names, options, seed, quiet=json_)
+    totals = {name: snapshot.total(name) for name in snapshot.device_types}
+    bounds = lower_bounds(wanted, totals)
+    summaries = [summary(result) for result in results]
+    if report is not None:
+        report.write_text(report_html(results, summaries, bounds), encoding="utf-8")
+    if json_:
+        print_json(simulation_tables.to_json(results, summaries, bounds))
+        return
+    screen(wide).print(simulation_tables.comparison_table(results, summaries, bounds))
+    if report is not None:
+        console.print(f"report: {report}")
+
+
+def _policies(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in policies.names():
+            raise SpecError(Problem(f"there is no policy {name!r}", "--policy", nearest(name, policies.names())))
+    if not names:
+        raise SpecError(Problem("no policy is named", "--policy", f"policies are {', '.join(policies.names())}"))
+    return list(dict.fromkeys(names))
+
+
+def _devices(snapshot: Snapshot) -> Snapshot:
+    """The cluster without the cores of its head, which no trace asks for."""
+    nodes = tuple(
+        replace(node, devices=kept)
+        for node in snapshot.nodes
+        if (kept := tuple(each for each in node.devices if each.device_type != CPU))
+    )
+    types = {name: kind for name, kind in snapshot.device_types.items() if name != CPU}
+    return replace(snapshot, nodes=nodes, device_types=types)
+
+
+def _first(trace: Trace, number: int | None, startup_s: float) -> Trace:
+    jobs = trace.jobs[:number]
+    return replace(trace, jobs=tuple(replace(job, startup_s=startup_s) for job in jobs) if startup_s else jobs)
+
+
+def _run(
+    trace: Trace, snapshot: Snapshot, names: list[str], options: Options, seed: int, *, quiet: bool
+) -> list[SimulationResult]:
+    results = []
+    with _bar(quiet) as bar:
+        for name in names:
+            task = bar.add_task(name, total=len(trace.jobs))
+
+            def told(ended: int, _: float, task: object = task) -> None:
+                bar.update(task, completed=ended)  # type: ignore[arg-type]
+
+            results.append(simulate(trace, snapshot, policies.create(name), options, seed, told))
+            bar.update(task, completed=len(trace.jobs))
+    return results
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Progress]:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as bar:
+        yield bar
