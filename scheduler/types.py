@@ -147,6 +147,8 @@ class WorkloadView:
     """What it may still spend."""
     remaining: float = 1.0
     """Share of the work still to do."""
+    units: float | None = None
+    """The whole work in steps or rows, where it is known."""
     estimates: tuple[Estimate, ...] = ()
     placement: Placement | None = None
     """Where it runs now, if it does."""
