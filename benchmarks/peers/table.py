@@ -19,8 +19,8 @@ TUNED = ("philly-1", "saturn-1")
 HEAD = """# Inside Sia's simulator
 
 Made by `python -m benchmarks.peers.table` on {date} from the lines that
-`python -m benchmarks.peers.sia_adapter SIMULATOR TRACE...` prints, for the simulator of siasosp23/artifacts: 64 GPUs (24
-T4, 24 RTX 2080 Ti, 16 A100), 160 jobs a trace. Ours is the allocation core (`scheduler/policy/allocation.py`) behind
+`python -m benchmarks.peers.sia_adapter SIMULATOR TRACE...` prints, for the simulator of siasosp23/artifacts: 64 GPUs
+(24 T4, 24 RTX 2080 Ti, 16 A100), 160 jobs a trace. Ours is the allocation core (`scheduler/policy/allocation.py`) behind
 Sia's own policy interface; Sia's numbers are those of its authors' code on the same traces, run once before. Settings
 were chosen on philly-1 and saturn-1; the other traces were only run. GPU-hours are of a job.
 

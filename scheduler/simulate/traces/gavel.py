@@ -145,9 +145,11 @@ def _job(name: str, row: Row, table: Throughputs, objective: str, startup_s: flo
         return None
     phase = table.phase(job_type, int(scale))
     if not phase.rates:
-        measured = sorted({n for kind in table.devices for (t, n), rate in table.rates[kind].items() if t == job_type})
-        message = f"no device type can hold {job_type!r} on {int(scale)} devices"
-        row.wrong("scale factor", message, f"{table.file.name} has it on {', '.join(map(str, measured))}")
+        runs = ((t, n) for kind in table.devices for (t, n), rate in table.rates[kind].items() if rate > 0)
+        measured = sorted({n for t, n in runs if t == job_type})
+        message = f"no device type can hold {job_type!r} on {int(scale)} device{'s' if scale > 1 else ''}"
+        where = f"on {', '.join(map(str, measured))}" if measured else "at zero steps a second everywhere"
+        row.wrong("scale factor", message, f"{table.file.name} has it {where}")
         return None
     reference = table.rates.get(REFERENCE, {}).get((job_type, int(scale)), 0.0)
     deadline_s = arrives_s + slo * steps / reference if slo > 0 and reference > 0 else None

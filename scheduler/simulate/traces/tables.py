@@ -64,7 +64,7 @@ class Row:
             self.wrong(column, f"expected {wanted}, got {cell!r}")
             return None
         if not math.isfinite(value) or value < low or (above and value == low) or (whole and value != int(value)):
-            hint = "times are seconds and never negative" if value < 0 else ""
+            hint = "times are seconds and never negative" if value < 0 and "time" in column else ""
             self.wrong(column, f"expected {wanted}, got {cell}", hint)
             return None
         return value
