@@ -18,11 +18,11 @@ TUNED = ("philly-1", "saturn-1")
 """The traces that settings were chosen on."""
 HEAD = """# Inside Sia's simulator
 
-Made by `python -m benchmarks.peers.table` on {date} from the lines that
+Made by `python -m benchmarks.peers.table` on {date} from what
 `python -m benchmarks.peers.sia_adapter SIMULATOR TRACE...` prints, for the simulator of siasosp23/artifacts: 64 GPUs
-(24 T4, 24 RTX 2080 Ti, 16 A100), 160 jobs a trace. Ours is the allocation core (`scheduler/policy/allocation.py`) behind
-Sia's own policy interface; Sia's numbers are those of its authors' code on the same traces, run once before. Settings
-were chosen on philly-1 and saturn-1; the other traces were only run. GPU-hours are of a job.
+(24 T4, 24 RTX 2080 Ti, 16 A100), 160 jobs a trace. Ours is the allocation core (`scheduler/policy/allocation.py`)
+behind Sia's own policy interface; Sia's numbers are those of its authors' code on the same traces, run once before.
+Settings were chosen on philly-1 and saturn-1; the other traces were only run. GPU-hours are of a job.
 
 Ours knows what Sia's policy does not use: which family a job is of (throughput measured on one job helps the next), the
 simulator's own restart seconds, and the epochs that a job declares; the last column is without declared epochs.
