@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,9 @@ def simulate_command(
     seed: Annotated[int, typer.Option(help="Of noise and failures.")] = 0,
     round_s: Annotated[float | None, typer.Option("--round", min=1.0, help="Plan only every so many seconds.")] = None,
     noise: Annotated[float, typer.Option(min=0.0, max=2.0, help="Error of the estimates: 0.2 is about 20 %.")] = 0.0,
-    restart: Annotated[float, typer.Option(min=0.0, help="Seconds that every attempt takes to start.")] = 0.0,
+    restart: Annotated[
+        float | None, typer.Option(min=0.0, help="Seconds that every attempt takes to start; the trace's else.")
+    ] = None,
     failures: Annotated[float, typer.Option(min=0.0, help="Of each node, an hour.")] = 0.0,
     launch: Annotated[float, typer.Option(min=0.0, help="Seconds until a lost node is back.")] = 180.0,
     launch_failures: Annotated[float, typer.Option(min=0.0, max=0.99, help="Share of launches that fail.")] = 0.0,
@@ -69,18 +71,27 @@ def simulate_command(
             launch_failures=launch_failures,
             limit_s=math.inf if limit is None else limit,
         )
+        totals = {name: snapshot.total(name) for name in snapshot.device_types}
+        _check_held(wanted, totals, cluster)
+        _check_report(report)
         results = _run(wanted, snapshot, names, options, seed, quiet=json_)
-    totals = {name: snapshot.total(name) for name in snapshot.device_types}
-    bounds = lower_bounds(wanted, totals)
-    summaries = [summary(result) for result in results]
-    if report is not None:
-        report.write_text(report_html(results, summaries, bounds), encoding="utf-8")
+        bounds = lower_bounds(wanted, totals)
+        summaries = [summary(result) for result in results]
+        if report is not None:
+            _write(report, report_html(results, summaries, bounds))
     if json_:
         print_json(simulation_tables.to_json(results, summaries, bounds))
         return
     screen(wide).print(simulation_tables.comparison_table(results, summaries, bounds))
     if report is not None:
         console.print(f"report: {report}")
+
+
+def _write(report: Path, page: str) -> None:
+    try:
+        report.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(Problem(f"cannot be written: {error.strerror}", "--report", file=str(report))) from None
 
 
 def _policies(text: str) -> list[str]:
@@ -104,9 +115,27 @@ def _devices(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, nodes=nodes, device_types=types)
 
 
-def _first(trace: Trace, number: int | None, startup_s: float) -> Trace:
+def _first(trace: Trace, number: int | None, startup_s: float | None) -> Trace:
     jobs = trace.jobs[:number]
-    return replace(trace, jobs=tuple(replace(job, startup_s=startup_s) for job in jobs) if startup_s else jobs)
+    if startup_s is not None:
+        jobs = tuple(replace(job, startup_s=startup_s) for job in jobs)
+    name = trace.name if startup_s is None else f"{trace.name}, restarts of {startup_s:g} s"
+    return replace(trace, name=name, jobs=jobs)
+
+
+def _check_held(trace: Trace, totals: Mapping[str, int], cluster: Path) -> None:
+    """Raises SpecError where no job of the trace can run on the cluster."""
+    wanted = {c for job in trace.jobs for c in job.configurations}
+    if any(all(totals.get(name, 0) >= count for name, count in each.groups) for each in wanted):
+        return
+    asked = sorted({name for each in wanted for name, _ in each.groups})
+    hint = f"the trace asks for {', '.join(asked)}; the cluster has {', '.join(totals) or 'no devices'}"
+    raise SpecError(Problem("can hold no job of the trace", "nodes", hint, str(cluster)))
+
+
+def _check_report(report: Path | None) -> None:
+    if report is not None and not report.resolve().parent.is_dir():
+        raise SpecError(Problem(f"there is no folder {report.resolve().parent}", "--report", "make it first"))
 
 
 def _run(

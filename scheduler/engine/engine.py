@@ -269,7 +269,7 @@ class Engine:
             units=known.work.samples,
             deadline_s=record.deadline_s,
             budget_usd=budget_usd,
-            remaining=1.0 - max(record.fraction, self.progress_of(record).fraction),
+            remaining=1.0 - self._fraction(record),
             held_s=self._clock() - record.started_s if record.placement and record.started_s else 0.0,
             received_s=moves.received_s(record, self._clock()),
             one_node=record.kind == "command",
@@ -277,6 +277,12 @@ class Engine:
             placement=record.placement,
             not_before_s=record.not_before_s,
         )
+
+    def _fraction(self, record: Record) -> float:
+        """Share of the work that is done: what ended attempts have left, and what the present one reports."""
+        if record.placement is None:
+            return record.fraction
+        return max(record.fraction, self.progress_of(record).fraction)
 
     # 3. Plan
 

@@ -14,13 +14,12 @@ from ..store import Event, Record
 from ..types import Explanation, Placement
 from .profiler import Profiler, Upstream
 from .progress import Progress
+from .reconcile import RESUMES
 
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 60.0
 MAX_LOSSES = 20
 """A workload whose runs are lost this often with their clusters is given up."""
-RESUMES = ("train", "batch-infer")
-"""Kinds whose next attempt goes on where the last one was."""
 
 
 def queued(record: Record, profiler: Profiler, upstream: Mapping[str, Upstream], now_s: float) -> tuple[Record, Event]:

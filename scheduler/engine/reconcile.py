@@ -67,6 +67,10 @@ def validate(
     return valid, refused
 
 
+RESUMES = ("train", "batch-infer")
+"""Kinds whose next attempt goes on where the last one was. Others would begin again: no plan stops them."""
+
+
 def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record]) -> list[Action]:
     """What to do now, stops before starts so that devices are free in time."""
     stops: list[Action] = []
@@ -78,6 +82,8 @@ def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Reco
                 stops.append(Stop(record.id, "cancelled by the user"))
             elif record.state in ("pending", "queued"):
                 stops.append(Drop(record.id, "cancelled by the user"))
+        elif runs and record.kind not in RESUMES:
+            continue
         elif runs and record.id not in plan.placements:
             stops.append(Stop(record.id, "the plan wants its devices"))
         elif runs and plan.placements[record.id] != record.placement:

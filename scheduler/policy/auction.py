@@ -48,7 +48,8 @@ class _Bidder:
 
 
 class Auction:
-    """The largest sum of bids, restarts charged, nobody starving."""
+    """The largest sum of bids. Moves are charged with the start-up they take; what has waited long bids more, until it
+    runs. Deadlines, and on which nodes devices are, are not looked at."""
 
     name = "auction"
 

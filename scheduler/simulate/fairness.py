@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..types import Configuration
 from .types import TraceJob
 
 
@@ -34,15 +35,26 @@ def fair_seconds(
 
 
 def _equal_share_s(job: TraceJob, totals: Mapping[str, int], sharing: float) -> float | None:
-    """Each type's devices serve the job a share of the time; no more than all of it together, the fastest first."""
+    """Each type has so many devices' time for the job, and the job has all of its own time, once: taken by the speed of
+    a configuration, or by its speed a device, whichever gets more done."""
     choices = []
     for configuration in job.configurations:
         seconds = job.seconds(configuration)
-        share = min(totals.get(name, 0) / (sharing * count) for name, count in configuration.groups)
         if seconds is not None and all(totals.get(name, 0) >= count for name, count in configuration.groups):
-            choices.append((1 / seconds, min(1.0, share)))
-    rate, left = 0.0, 1.0
-    for speed, share in sorted(choices, reverse=True):
-        rate += speed * min(share, left)
-        left -= min(share, left)
+            choices.append((1 / seconds, configuration))
+    by_speed = sorted(choices, reverse=True)
+    by_device = sorted(choices, key=lambda choice: (-choice[0] / choice[1].devices, choice[1]))
+    rate = max(_rate(order, totals, sharing) for order in (by_speed, by_device))
     return 1 / rate + job.startup_s if rate > 0 else None
+
+
+def _rate(order: Sequence[tuple[float, Configuration]], totals: Mapping[str, int], sharing: float) -> float:
+    """Share of the work done in a second where configurations take their part of what is left in this order."""
+    devices = {name: total / sharing for name, total in totals.items()}
+    rate, left = 0.0, 1.0
+    for speed, configuration in order:
+        share = min(left, *(devices[name] / count for name, count in configuration.groups))
+        rate, left = rate + speed * share, left - share
+        for name, count in configuration.groups:
+            devices[name] -= share * count
+    return rate

@@ -192,6 +192,7 @@ class _Simulation:
                 notes.append(f"{self._live()} jobs never ran: nothing that is there can hold them")
                 break
             if next_s > self.options.limit_s:
+                self.now_s = max(self.now_s, self.options.limit_s)
                 notes.append(f"cut off after {self.options.limit_s:g} s with {self._live()} jobs unfinished")
                 break
             self.now_s = next_s
@@ -244,8 +245,8 @@ class _Simulation:
         arrival_s = self.waiting[0].arrives_s if self.waiting else math.inf
         end_s = self.cluster.next_end_s()
         event_s = min(arrival_s, math.inf if end_s is None else end_s, self.nodes.next_s())
-        if self.idle >= _IDLE_CYCLES and event_s == math.inf:
-            return None
+        if self.idle >= _IDLE_CYCLES and not self.waiting and end_s is None and not self.nodes.returns:
+            return None  # that a node is lost would help nobody
         live = self._live()
         if not live and not self.waiting:
             return self.now_s
@@ -262,6 +263,8 @@ class _Simulation:
         for attempt in self.cluster.attempts:
             spans.setdefault(attempt.job, []).extend(attempt.spans)
             endings[attempt.job, attempt.ended] += 1
+        for name, held in self.cluster.held_now().items():
+            spans.setdefault(name, []).extend(held)
         records = {record.id: record for record in self.store.select()}
         totals = {name: self.snapshot.total(name) for name in self.snapshot.device_types}
         lives = {
@@ -271,7 +274,7 @@ class _Simulation:
         }
         fair = fair_seconds({job.id: job for job in self.trace.jobs if job.id in records}, lives, totals)
         jobs = [
-            _job_result(job, records[job.id], endings, tuple(spans.get(job.id, ())), fair[job.id], totals)
+            _job_result(job, records[job.id], endings, tuple(spans.get(job.id, ())), fair[job.id], totals, self.now_s)
             for job in self.trace.jobs
             if job.id in records
         ]
@@ -314,6 +317,7 @@ def _job_result(
     spans: tuple[Span, ...],
     fair_s: float | None,
     totals: Mapping[str, int],
+    now_s: float,
 ) -> JobResult:
     possible = [c for c in job.configurations if all(totals.get(name, 0) >= n for name, n in c.groups)]
     alone = [seconds for c in possible if (seconds := job.seconds(c)) is not None]
@@ -324,7 +328,7 @@ def _job_result(
         started_s=record.first_started_s,
         ended_s=record.ended_s if record.state in ENDED else None,
         state=record.state,
-        spent_usd=None if record.attempt and record.price_usd_h is None else record.spent_usd,
+        spent_usd=record.cost_usd(now_s),
         attempts=record.attempt,
         preemptions=endings.get((job.id, "stopped"), 0),
         failures=endings.get((job.id, "failed"), 0),

@@ -105,6 +105,10 @@ class SimulatedCluster(FakeCluster):
         for devices in node.devices:
             self._most_on_a_node[devices.device_type] = max(self._most_on_a_node[devices.device_type], devices.total)
 
+    def held_now(self) -> dict[str, tuple[Span, ...]]:
+        """What the jobs hold that still run, by job."""
+        return {each.job.id: self._spans(run_id, each, self._now()) for run_id, each in self._advancing.items()}
+
     # Jobs
 
     def _script(self, request: RunRequest) -> Script:
@@ -131,11 +135,13 @@ class SimulatedCluster(FakeCluster):
             if observation.state == "failed":
                 worked_s -= worked_s % self._checkpoint_every_s
             self._done[progress.job.id] = _advanced(progress, worked_s)
-        request = self._world.runs[run_id].request
-        held = Counter((shard.node_id, shard.device_type) for shard in request.job.shards)
-        spans = tuple(Span(node, name, n, progress.began_s, ended_s) for (node, name), n in sorted(held.items()))
-        self.attempts.append(Attempt(progress.job.id, observation.state, spans))
+        self.attempts.append(Attempt(progress.job.id, observation.state, self._spans(run_id, progress, ended_s)))
         self._over.add(run_id)
+
+    def _spans(self, run_id: str, progress: _Progress, ended_s: float) -> tuple[Span, ...]:
+        shards = self._world.runs[run_id].request.job.shards
+        held = Counter((shard.node_id, shard.device_type) for shard in shards)
+        return tuple(Span(node, name, n, progress.began_s, ended_s) for (node, name), n in sorted(held.items()))
 
 
 def _phases(progress: _Progress) -> list[tuple[float, float, float]]:

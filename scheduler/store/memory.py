@@ -16,7 +16,7 @@ class MemoryStore:
     """What the engine asks of a store, without a file."""
 
     def __init__(self, calibration: Calibration | None = None, keep_events: bool = True) -> None:
-        """`keep_events` false: only their number is kept."""
+        """`keep_events` false: they are forgotten at once."""
         self._live: dict[str, Record] = {}
         self._ended: dict[str, Record] = {}
         self._events: list[Event] = []

@@ -25,6 +25,12 @@ def record(name: str, state: State, placement: Placement | None = None, **fields
     )
 
 
+def trained(name: str, state: State, placement: Placement) -> Record:
+    """One whose next attempt goes on where this one is."""
+    spec = {"kind": "train", "name": name, "entrypoint": "mine:loop"}
+    return Record(name, name, "train", spec, state, 0.0, f"/out/{name}", f"/run/{name}", placement=placement)
+
+
 VALIDATED = [
     ("what is free holds", {"a": TWO}, [record("a", "queued")], standard(), {"a"}, []),
     ("a device is not given twice", {"a": TWO, "b": ONE}, [], standard(), {"a"}, ["b"]),
@@ -55,8 +61,11 @@ RECONCILED: list[tuple[str, list[Record], dict[str, Placement], list[Action]]] =
     ("a placed one starts", [record("a", "queued")], {"a": ONE}, [Start("a", ONE)]),
     ("one without a place waits", [record("a", "queued")], {}, []),
     ("a running one goes on", [record("a", "running", ONE)], {"a": ONE}, []),
-    ("a running one the plan drops stops", [record("a", "running", ONE)], {}, [Stop("a", "the plan wants its devices")]),
-    ("so does a starting one", [record("a", "starting", ONE)], {}, [Stop("a", "the plan wants its devices")]),
+    ("a running one the plan drops stops", [trained("a", "running", ONE)], {}, [Stop("a", "the plan wants its devices")]),
+    ("so does a starting one", [trained("a", "starting", ONE)], {}, [Stop("a", "the plan wants its devices")]),
+    ("so does one that the plan moves", [trained("a", "running", ONE)], {"a": TWO}, [Stop("a", "the plan moves it to T4 x2")]),
+    ("what would begin again is never stopped for a plan", [record("a", "running", ONE)], {}, []),
+    ("nor moved", [record("a", "running", ONE)], {"a": TWO}, []),
     ("a stopping one is left alone", [record("a", "stopping", ONE)], {}, []),
     ("a pending one waits for its needs", [record("a", "pending")], {"a": ONE}, []),
     ("a cancelled pending one is dropped", [record("a", "pending", **CANCEL)], {}, [Drop("a", "cancelled by the user")]),
@@ -64,7 +73,7 @@ RECONCILED: list[tuple[str, list[Record], dict[str, Placement], list[Action]]] =
     ("a cancelled running one stops", [record("a", "running", ONE, **CANCEL)], {"a": ONE}, [Stop("a", "cancelled by the user")]),
     ("a cancelled starting one stops", [record("a", "starting", ONE, **CANCEL)], {"a": ONE}, [Stop("a", "cancelled by the user")]),
     ("a cancelled stopping one is left alone", [record("a", "stopping", ONE, **CANCEL)], {}, []),
-    ("stops come before starts", [record("a", "queued"), record("b", "running", TWO)], {"a": ONE}, [Stop("b", "the plan wants its devices"), Start("a", ONE)]),
+    ("stops come before starts", [record("a", "queued"), trained("b", "running", TWO)], {"a": ONE}, [Stop("b", "the plan wants its devices"), Start("a", ONE)]),
 ]  # fmt: skip
 
 
