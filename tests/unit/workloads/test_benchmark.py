@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from workloads.bodies.benchmark import summary, together, turns
+from workloads.bodies.benchmark import Probe, summary, together, turns
 from workloads.bodies.rates import Bench, Stopwatch
 from workloads.job import Shard
 
@@ -48,6 +50,19 @@ def test_the_first_call_warms_up_and_the_others_count(typical: Any, seconds: flo
     watch = clock.stopwatch(typical=typical, budget_s=7.0)
     assert watch.seconds(clock.work(0.5, 3.0, 1.0, 2.0)) == seconds
     assert clock.calls == 4
+
+
+def test_a_probe_of_an_emulated_device_counts_its_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    watch = Probe(asdict(Shard("T4", "n0", {"T4": 1.0}, emulated_speed=0.5)))._bench.stopwatch
+    computed_s = []
+
+    def work() -> None:
+        start = time.thread_time()
+        sum(range(1_000_000))
+        computed_s.append(time.thread_time() - start)
+
+    assert watch.once(work) >= 2 * computed_s[0] > 0, "half as fast as the core"
 
 
 @pytest.mark.parametrize(

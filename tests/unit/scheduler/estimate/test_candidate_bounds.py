@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
@@ -32,12 +31,12 @@ def test_all_ways_are_there_once_and_in_order(wanted: CountRange | None) -> None
     assert [sum(counts) for counts in found] == sorted(sum(counts) for counts in found)
 
 
+@pytest.mark.timeout(60)
 def test_who_takes_a_few_pays_for_a_few() -> None:
-    start = time.perf_counter()
+    """All of them would not end within the test's time limit, nor fit into memory."""
     choices = [list(range(17))] * 12  # 6e14 ways, those of a sum of 96 in the middle
     first = list(islice(_by_total(choices, CountRange(low=96, high=96)), MAX_CONFIGURATIONS))
     assert len(first) == MAX_CONFIGURATIONS
-    assert time.perf_counter() - start < 1.0
 
 
 def test_small_gangs_come_first() -> None:
