@@ -4,6 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+# Each process takes about a gigabyte. The tests with Ray wait much: those of the service run beside the others
+# (tests/conftest.py).
+UNIT_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m 'not ray' --numprocesses=logical --maxprocesses=4 --dist=worksteal
+RAY_TESTS := $(PYTEST) -m ray --numprocesses=2 --dist=loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy docs clean
@@ -27,10 +32,10 @@ demo: $(STAMP) ## The same as run
 	HF_HUB_OFFLINE=1 $(BIN)/raywise demo
 
 test: $(STAMP) ## All tests: unit, contract and integration on a real local Ray cluster
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	failed=0; $(UNIT_TESTS) || failed=1; $(RAY_TESTS) || failed=1; exit $$failed
 
 test-unit: $(STAMP) ## Only what needs no Ray
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not ray'
+	$(UNIT_TESTS)
 
 check: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

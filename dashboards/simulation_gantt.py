@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scheduler.simulate.types import JobResult, SimulationResult
+from scheduler.simulate.types import Ending, JobResult, SimulationResult, Span
 
 from .simulation_figures import COLOURS, Figure, end_s, layout, plain, short
 from .simulation_tables import time_unit
@@ -20,12 +20,35 @@ BARS = 4000
 ROWS = 128
 COLUMNS = 600
 MARKS = 1500
-"""More stops than these are only counted below."""
+"""More ends than these are only counted below."""
 STOP_BINS = 120
 LABELS = 40
 OTHERS = "other families"
 GREY = "#8f969e"
 SAME_S = 1e-6
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How ends of one sort are drawn: told apart by shape and pattern, whatever colours one sees."""
+
+    name: str
+    symbol: str
+    size: int
+    fill: str
+    line: str
+    pattern: str
+    """Of the bars that count them."""
+
+
+FAILED_RED = "#e0502a"
+MARKED: dict[Ending, Mark] = {
+    "stopped": Mark("preempted or moved", "diamond", 8, "@back", "@text", ""),
+    "failed": Mark("failed, or lost its node", "x", 9, FAILED_RED, "@back", "/"),
+    "running": Mark("still running", "triangle-right", 9, "@text", "@back", ""),
+}
+"""An attempt's ends that are not its job's success."""
+COUNTED: tuple[Ending, ...] = ("stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -41,16 +64,18 @@ class Piece:
     count: int
     began_s: float
     ended_s: float
+    ended: Ending = "succeeded"
 
 
 @dataclass(frozen=True)
 class Stop:
-    """An attempt's end that was not the job's: preempted, moved or lost with its node."""
+    """An attempt's end that was not its job's success."""
 
     job: str
     at_s: float
     lane: float
-    """The middle of the devices that it held."""
+    """The middle of the first devices that it held."""
+    ended: Ending
     moved: bool
     """It went on at once, elsewhere."""
 
@@ -72,18 +97,18 @@ class Lanes:
 
 def lanes_of(result: SimulationResult) -> Lanes:
     """Every span on devices of its node that nobody else held then; a node has as many as were held at once."""
-    by_node: dict[tuple[str, str], list[tuple[float, float, int, JobResult]]] = defaultdict(list)
+    by_node: dict[tuple[str, str], list[tuple[Span, JobResult]]] = defaultdict(list)
     for job in result.jobs:
         for span in job.spans:
             if span.count > 0:
-                by_node[span.device_type, span.node].append((span.began_s, span.ended_s, span.count, job))
+                by_node[span.device_type, span.node].append((span, job))
     pieces: list[Piece] = []
     nodes: list[tuple[str, str, int, int]] = []
     first = 0
     for kind, node in sorted(by_node, key=lambda key: (key[0], _natural(key[1]))):
-        spans = sorted(by_node[kind, node], key=lambda span: span[:2])
-        found = [Piece(job.id, job.family, node, kind, first + lane, count, began, ended)
-                 for lane, count, began, ended, job in _assigned(spans)]  # fmt: skip
+        spans = sorted(by_node[kind, node], key=lambda each: (each[0].began_s, each[0].ended_s))
+        found = [Piece(job.id, job.family, node, kind, first + lane, count, span.began_s, span.ended_s, span.ended)
+                 for lane, count, span, job in _assigned(spans)]  # fmt: skip
         lanes = max(piece.lane + piece.count for piece in found) - first
         pieces += _merged(found)
         nodes.append((kind, node, first, lanes))
@@ -96,27 +121,25 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _assigned(
-    spans: Sequence[tuple[float, float, int, JobResult]],
-) -> Iterator[tuple[int, int, float, float, JobResult]]:
-    """(lane, count, began, ended, job): the lowest lanes that are free then, in runs of neighbours; a job that goes on
-    where it was keeps its lanes."""
+def _assigned(spans: Sequence[tuple[Span, JobResult]]) -> Iterator[tuple[int, int, Span, JobResult]]:
+    """(lane, count, span, job): the lowest lanes that are free then, in runs of neighbours; a job that goes on where it
+    was keeps its lanes."""
     until: list[float] = []
     last: list[str] = []
-    for began, ended, count, job in spans:
-        free = [lane for lane, end in enumerate(until) if end <= began + SAME_S]
+    for span, job in spans:
+        free = [lane for lane, end in enumerate(until) if end <= span.began_s + SAME_S]
         free.sort(key=lambda lane: (last[lane] != job.id, lane))
-        missing = max(count - len(free), 0)
+        missing = max(span.count - len(free), 0)
         free += range(len(until), len(until) + missing)
         until += [0.0] * missing
         last += [""] * missing
-        taken = sorted(free[:count])
+        taken = sorted(free[: span.count])
         for lane in taken:
-            until[lane], last[lane] = ended, job.id
+            until[lane], last[lane] = span.ended_s, job.id
         start = taken[0]
         for lane, following in zip(taken, [*taken[1:], -1], strict=True):
             if following != lane + 1:
-                yield start, lane + 1 - start, began, ended, job
+                yield start, lane + 1 - start, span, job
                 start = following
 
 
@@ -127,25 +150,30 @@ def _merged(pieces: Sequence[Piece]) -> list[Piece]:
     for piece in sorted(pieces, key=lambda each: each.began_s):
         key = (piece.job, piece.lane, piece.count)
         index = last.get(key)
-        if index is not None and abs(done[index].ended_s - piece.began_s) <= SAME_S:
-            done[index] = Piece(**{**vars(done[index]), "ended_s": piece.ended_s})
+        before = None if index is None else done[index]
+        if index is not None and before is not None and _goes_on(before, piece):
+            done[index] = replace(before, ended_s=piece.ended_s, ended=piece.ended)
         else:
             last[key] = len(done)
             done.append(piece)
     return done
 
 
+def _goes_on(before: Piece, after: Piece) -> bool:
+    return abs(before.ended_s - after.began_s) <= SAME_S and before.ended != "failed"
+
+
 def _stops(jobs: Sequence[JobResult], pieces: Sequence[Piece]) -> Iterator[Stop]:
-    """Ends of drawn pieces that are not their job's last."""
-    ends: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Ends of drawn attempts that succeeded in nothing, job by job; an attempt on several nodes ends once."""
+    ends: dict[str, dict[tuple[float, Ending], Piece]] = defaultdict(dict)
     begins: dict[str, set[float]] = defaultdict(set)
-    for piece in pieces:
-        ends[piece.job][round(piece.ended_s, 3)] += range(piece.lane, piece.lane + piece.count)
+    for piece in sorted(pieces, key=lambda each: each.lane):
         begins[piece.job].add(round(piece.began_s, 3))
+        if piece.ended in MARKED:
+            ends[piece.job].setdefault((round(piece.ended_s, 3), piece.ended), piece)
     for job in jobs:
-        for at_s in sorted(ends[job.id])[:-1]:
-            lanes = ends[job.id][at_s]
-            yield Stop(job.id, at_s, sum(lanes) / len(lanes), at_s in begins[job.id])
+        for (at_s, ended), piece in sorted(ends[job.id].items(), key=lambda each: each[0]):
+            yield Stop(job.id, at_s, piece.lane + piece.count / 2, ended, at_s in begins[job.id])
 
 
 def gantt_figure(result: SimulationResult, families: Sequence[str]) -> Figure | None:
@@ -162,7 +190,7 @@ def gantt_figure(result: SimulationResult, families: Sequence[str]) -> Figure | 
     data = _bars(lanes, named, scale, unit) if few else _cells(lanes, named, rows, last_s, scale, unit)
     if few and len(lanes.stops) <= MARKS:
         data += _marks(lanes.stops, scale, unit)
-    data += _stop_counts(lanes.stops, last_s, scale)
+    data += _stop_counts(lanes.stops, last_s, scale, keys=not few or len(lanes.stops) > MARKS)
     return {"data": data, "layout": _layout(lanes, rows, last_s / scale, unit)}
 
 
@@ -250,39 +278,74 @@ def _cells(lanes: Lanes, named: Sequence[str], rows: int, last_s: float, scale: 
     return [grid, *keys]
 
 
+_SAID = {
+    "stopped": "was stopped for the plan, to go on later",
+    "moved": "was moved by the plan",
+    "failed": "failed, or lost its node",
+    "running": "still ran at the end",
+}
+
+
 def _marks(stops: Sequence[Stop], scale: float, unit: str) -> list[Figure]:
-    if not stops:
-        return []
-    return [
-        {
+    """A shape at each end, the sorts of ends in a legend of their own."""
+    made = []
+    for ended, mark in MARKED.items():
+        group = [stop for stop in stops if stop.ended == ended]
+        if not group:
+            continue
+        said = ["moved" if stop.ended == "stopped" and stop.moved else stop.ended for stop in group]
+        trace: Figure = {
             "type": "scatter",
             "mode": "markers",
-            "name": "stopped before its end",
-            "x": [round(stop.at_s / scale, 4) for stop in stops],
-            "y": [stop.lane + 0.5 for stop in stops],
-            "text": [f"job {plain(stop.job)} {'moved' if stop.moved else 'stopped, to go on later'}" for stop in stops],
-            "marker": {"symbol": "x", "size": 6, "color": "@text", "line": {"width": 1, "color": "@back"}},
+            "name": mark.name,
+            "legend": "legend2",
+            "x": [round(stop.at_s / scale, 4) for stop in group],
+            "y": [round(stop.lane, 2) for stop in group],
+            "text": [f"job {plain(stop.job)} {_SAID[word]}" for stop, word in zip(group, said, strict=True)],
+            "marker": {
+                "symbol": mark.symbol,
+                "size": mark.size,
+                "color": mark.fill,
+                "line": {"width": 1.2, "color": mark.line},
+            },
+            "cliponaxis": False,
             "hovertemplate": f"%{{text}}<br>at %{{x:.2f}} {unit}<extra></extra>",
         }
-    ]
+        made.append(trace)
+    return made
 
 
-def _stop_counts(stops: Sequence[Stop], last_s: float, scale: float) -> list[Figure]:
-    """How many attempts were stopped, in equal parts of the time: below the devices."""
-    counts, edges = np.histogram([stop.at_s for stop in stops], bins=STOP_BINS, range=(0.0, max(last_s, SAME_S)))
-    middles = (edges[:-1] + edges[1:]) / 2 / scale
-    bar: Figure = {
-        "type": "bar",
-        "name": "stops",
-        "x": [round(float(each), 4) for each in middles],
-        "y": [int(each) for each in counts],
-        "width": float(edges[1] - edges[0]) / scale,
-        "yaxis": "y2",
-        "showlegend": False,
-        "marker": {"color": "@text", "opacity": 0.55, "line": {"width": 0}},
-        "hovertemplate": "%{y} attempts stopped before their end<extra></extra>",
-    }
-    return [bar]
+def _stop_counts(stops: Sequence[Stop], last_s: float, scale: float, *, keys: bool) -> list[Figure]:
+    """How many attempts were stopped or failed, in equal parts of the time: below the devices, one upon the other.
+    `keys`: with a legend, as no marks have one."""
+    below = np.zeros(STOP_BINS)
+    made = []
+    for ended in COUNTED:
+        at = [stop.at_s for stop in stops if stop.ended == ended]
+        counts, edges = np.histogram(at, bins=STOP_BINS, range=(0.0, max(last_s, SAME_S)))
+        middles = (edges[:-1] + edges[1:]) / 2 / scale
+        mark = MARKED[ended]
+        bar: Figure = {
+            "type": "bar",
+            "name": mark.name,
+            "legend": "legend2",
+            "meta": {"ended": ended},
+            "x": [round(float(each), 4) for each in middles],
+            "y": [int(each) for each in counts],
+            "base": [int(each) for each in below],
+            "width": float(edges[1] - edges[0]) / scale,
+            "yaxis": "y2",
+            "showlegend": keys and bool(at),
+            "marker": {
+                "color": "@dim" if ended == "stopped" else FAILED_RED,
+                "line": {"width": 0},
+                "pattern": {"shape": mark.pattern, "fillmode": "overlay", "fgcolor": "@back", "size": 5},
+            },
+            "hovertemplate": f"%{{y}} {mark.name}<extra></extra>",
+        }
+        made.append(bar)
+        below = below + counts
+    return made
 
 
 def _layout(lanes: Lanes, rows: int, last: float, unit: str) -> Figure:
@@ -291,7 +354,8 @@ def _layout(lanes: Lanes, rows: int, last: float, unit: str) -> Figure:
         f"time since the start of the trace ({unit})", "", height=height, barmode="overlay", hovermode="closest"
     )
     ticks = [
-        (f"{node}" if kind in node else f"{kind} {node}", first + count / 2) for kind, node, first, count in lanes.nodes
+        (node if kind.split("-")[0].lower() in node.lower() else f"{kind} {node}", first + count / 2)
+        for kind, node, first, count in lanes.nodes
     ]
     borders = [
         first for (kind, _, first, _), before in zip(lanes.nodes[1:], lanes.nodes, strict=False) if kind != before[0]
@@ -300,7 +364,7 @@ def _layout(lanes: Lanes, rows: int, last: float, unit: str) -> Figure:
         kinds = dict.fromkeys(kind for kind, *_ in lanes.nodes)
         spans = {kind: [(first, count) for each, _, first, count in lanes.nodes if each == kind] for kind in kinds}
         ticks = [(kind, (each[0][0] + each[-1][0] + each[-1][1]) / 2) for kind, each in spans.items()]
-    below = 70 / height
+    below = 84 / height
     shown["xaxis"] |= {"range": [0, last], "anchor": "y2"}
     shown["yaxis"] |= {
         "domain": [below + 0.04, 1],
@@ -309,17 +373,20 @@ def _layout(lanes: Lanes, rows: int, last: float, unit: str) -> Figure:
         "ticktext": [plain(text) for text, _ in ticks],
         "showgrid": False,
         "zeroline": False,
-        "title": {"text": "node" if len(lanes.nodes) <= LABELS else "device type"},
+        "tickfont": {"size": 11},
+        "title": {"text": "node" if len(lanes.nodes) <= LABELS else "device type", "standoff": 12},
     }
     shown["yaxis2"] = {
         **shown["yaxis"],
         "domain": [0, below],
-        "title": {"text": "stops"},
+        "title": {"text": "stops", "standoff": 12},
         "rangemode": "tozero",
         "nticks": 3,
     }
     for name in ("range", "tickvals", "ticktext"):
         shown["yaxis2"].pop(name)
     line = {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "line": {"color": "@text", "width": 1, "dash": "dot"}}
+    shown["legend2"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}
+    shown["legend2"] |= {"title": {"text": "attempts without success: "}}
     shown["shapes"] = [line | {"y0": each, "y1": each} for each in borders]
     return shown

@@ -50,7 +50,7 @@ WORDS = (
     ("late", "Of the jobs with a deadline, those that were not finished by it."),
     ("restarts", "Attempts after the first, whatever ended the one before."),
     ("congestion price", "What a device is worth to those who wait for it, in dollars an hour on top of its price."),
-    ("decision", "Real time that the policy took to plan once, on the machine that ran the simulation."),
+    ("decision", "Real time that one plan of the policy took, on the machine that ran the simulation."),
 )
 
 
@@ -62,7 +62,7 @@ def report_html(results: Sequence[SimulationResult], summaries: Sequence[Summary
     body = [
         f"<h1>Simulation of {escape(trace)}</h1>",
         f'<p class="dim about">{escape(_about(results, summaries))}</p>',
-        _cards(columns, names),
+        _cards(columns, names, summaries),
         _table(columns, names, summaries, bounds),
         _list(notes(results, summaries, bounds)),
         _all_policies(),
@@ -152,16 +152,25 @@ def _about(results: Sequence[SimulationResult], summaries: Sequence[Summary]) ->
     return "; ".join(parts)
 
 
-def _cards(columns: Sequence[Cells], names: Sequence[str]) -> str:
+def _leader(column: Cells, names: Sequence[str], summaries: Sequence[Summary]) -> tuple[str, str]:
+    """The number to show, and whose it is: of those that finished as many jobs as any."""
+    most = max(each.finished for each in summaries)
+    able = [index for index, each in enumerate(summaries) if each.finished == most]
+    best = [names[index] for index, is_best in enumerate(column.best) if is_best]
+    shown = column.best.index(True) if best else able[0]
+    if best or len(names) == 1:
+        return column.texts[shown], ", ".join(best) or names[0]
+    return column.texts[shown], "the same for all" if len(able) > 1 else f"{names[shown]}, which finished the most"
+
+
+def _cards(columns: Sequence[Cells], names: Sequence[str], summaries: Sequence[Summary]) -> str:
     """The best policy by what matters most, and how much it could still gain."""
     made = []
     for column in columns:
         measure = column.measure
         if measure.headline and any(text != "-" for text in column.texts):
-            who = [name for name, best in zip(names, column.best, strict=True) if best]
-            texts = [text for text, best in zip(column.texts, column.best, strict=True) if best or not any(column.best)]
-            number = f"${texts[0]}" if measure.unit == "$" else f"{texts[0]}{NO_BREAK}{measure.unit}"
-            said = ", ".join(who) if who else names[0] if len(names) == 1 else "the same for all"
+            text, said = _leader(column, names, summaries)
+            number = f"${text}" if measure.unit == "$" else f"{text}{NO_BREAK}{measure.unit}"
             bound = f"; lower bound {column.bound}{NO_BREAK}{measure.unit}" if column.bound else ""
             made.append(
                 f'<div class="card"><b>{escape(number)}</b><span class="who">{escape(said)}</span>'
@@ -246,7 +255,7 @@ def _one_policy(names: Sequence[str]) -> str:
                 "one",
                 "gantt",
                 "Who held which device",
-                "Colours are job families. A cross is an attempt that was stopped before its end; below, how many.",
+                "Colours are job families. A shape is an attempt that did not succeed; below, how many.",
                 "No device was ever held.",
             ),
             '<div class="pair">',

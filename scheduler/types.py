@@ -156,6 +156,16 @@ class WorkloadView:
     """Seconds since the present attempt started."""
     received_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds that it has held devices of each type, all attempts together."""
+    waited_s: float = 0.0
+    """Seconds that it was ready to run and held nothing, all waits together, the present one included."""
+    interrupted: bool = False
+    """Its run was lost with its cluster: it had its turn, and goes before those that waited behind it."""
+    unsaved_s: float = 0.0
+    """Seconds of the present attempt whose work a stop would lose: since its last checkpoint."""
+    resumes: bool = False
+    """Whether a later attempt goes on where a stopped one was. What begins again is not stopped for a plan."""
+    stopping: bool = False
+    """It is on its way out of where it runs."""
     one_node: bool = False
     """Whether all its devices must be on one node."""
     not_before_s: float | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 from cluster.catalog import Catalog
@@ -12,6 +15,28 @@ from cluster.definition import ClusterDefinition
 from cluster.host import HostRates
 from cluster.local import LocalCluster
 from cluster.processes import members
+
+os.environ.pop("COLUMNS", None)  # the processes of pytest-xdist have it: tables are as wide as in a pipe
+# How long an example takes is no part of any test: other processes have the cores too.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
+
+OF_THE_SERVICE = ("test_calibrate.py", "test_own_code.py", "test_service.py")
+"""Modules with the fixture `service`; the other tests that need Ray share other clusters."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist=loadgroup` the tests of the service run in one process, all others in a second: no cluster is started
+    twice."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TwoGroups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "service" if module.endswith(OF_THE_SERVICE) else "clusters"
+
+    return TwoGroups(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +55,16 @@ def host_rates() -> HostRates:
 def definition(catalog: Catalog) -> ClusterDefinition:
     """The shipped cluster: a head, a node of two emulated T4 and a node of one emulated A100."""
     return ClusterDefinition.load(catalog=catalog)
+
+
+@pytest.fixture(scope="session")
+def traced_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the profiles of models, to be the `profiles` of a test's home: each model is traced once for all
+    tests whose subject is what is made of the profile."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "profiles"  # one for all processes
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

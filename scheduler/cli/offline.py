@@ -10,7 +10,7 @@ from cluster.definition import ClusterDefinition
 from cluster.types import Snapshot
 from scheduler.admission import plan_steps
 from scheduler.estimate.calibration import Calibration
-from scheduler.estimate.device_rates import DeviceRates, with_measured_rates
+from scheduler.estimate.device_rates import DeviceRates, LearntAgainst, in_terms_of, with_measured_rates
 from scheduler.estimate.model_profile import use_cache
 from scheduler.policy import create
 from scheduler.service import views
@@ -34,8 +34,9 @@ class OfflineCluster(NamedTuple):
         use_cache(home.profiles)
         catalog = Catalog.load(own_catalog)
         cluster = ClusterDefinition.load(definition, catalog)
-        calibration, rates = _learnt(home)
+        calibration, rates, against = _learnt(home)
         snapshot = with_measured_rates(cluster.snapshot(host_rates(home), catalog), rates)
+        in_terms_of(calibration, against, snapshot)
         return cls(catalog, snapshot, calibration, f"the cluster of {definition}" if definition else LOCAL)
 
 
@@ -54,11 +55,11 @@ def offline_plan(
     return views.plan(submission, "market", steps) | {"cluster": where}, emulated
 
 
-def _learnt(home: Home) -> tuple[Calibration, dict[str, DeviceRates]]:
+def _learnt(home: Home) -> tuple[Calibration, dict[str, DeviceRates], LearntAgainst]:
     if not home.database.is_file():
-        return Calibration(), {}
+        return Calibration(), {}, {}
     store = Store(home.database)
     try:
-        return store.load_calibration(), store.load_device_rates()
+        return store.load_calibration(), store.load_device_rates(), store.load_learnt_against()
     finally:
         store.close()

@@ -42,6 +42,7 @@ def simulate_command(
     seed: Annotated[int, typer.Option(help="Of noise and failures.")] = 0,
     round_s: Annotated[float | None, typer.Option("--round", min=1.0, help="Plan only every so many seconds.")] = None,
     noise: Annotated[float, typer.Option(min=0.0, max=2.0, help="Error of the estimates: 0.2 is about 20 %.")] = 0.0,
+    learns: Annotated[bool, typer.Option("--learns", help="What ran for a minute is predicted without error.")] = False,
     restart: Annotated[
         float | None, typer.Option(min=0.0, help="Seconds that every attempt takes to start; the trace's else.")
     ] = None,
@@ -59,13 +60,15 @@ def simulate_command(
     with friendly():
         names = _policies(policy)
         known = Catalog.load(catalog)
-        snapshot = _devices(ClusterDefinition.load(cluster, known).snapshot(None, known))
+        whole = ClusterDefinition.load(cluster, known).snapshot(None, known)
         if objective not in (None, "cost", "balanced", "time"):
             raise SpecError(Problem(f"there is no objective {objective!r}", "--objective", "cost, balanced or time"))
         wanted = _first(traces.read(trace, throughputs=throughputs, objective=objective), jobs, restart)
+        snapshot = _devices(whole, wanted)
         options = Options(
             round_s=round_s,
             noise=noise,
+            learns=learns,
             node_failures_per_h=failures,
             launch_s=launch,
             launch_failures=launch_failures,
@@ -104,8 +107,10 @@ def _policies(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _devices(snapshot: Snapshot) -> Snapshot:
-    """The cluster without the cores of its head, which no trace asks for."""
+def _devices(snapshot: Snapshot, trace: Trace) -> Snapshot:
+    """The cluster without cores, unless a job can run on them: traces of others have none that does."""
+    if any(name == CPU for job in trace.jobs for each in job.configurations for name, _ in each.groups):
+        return snapshot
     nodes = tuple(
         replace(node, devices=kept)
         for node in snapshot.nodes

@@ -5,17 +5,16 @@ execute. The service calls it about once a second; the simulator calls the same 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cluster.protocols import ClusterUnreachable, Executor, Observer
 from cluster.types import RunObservation, Snapshot
 
 from ..estimate.calibration import Calibration
 from ..estimate.candidates import facts_of
-from ..estimate.device_rates import DeviceRates, with_measured_rates
+from ..estimate.device_rates import DeviceRates, LearntAgainst, in_terms_of, with_measured_rates
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
@@ -24,13 +23,16 @@ from . import moves
 from .estimates import EstimateCache, Known
 from .launch import run_request
 from .learn import learn, learn_rates
+from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
-from .reconcile import Action, Drop, Refusal, Start, Stop, reconcile, validate
+from .reconcile import RESUMES, Action, Drop, Refusal, Start, Stop, reconcile, validate
 
 log = logging.getLogger(__name__)
 
 MAX_RESUBMISSIONS = 5
+ENDED_KEPT = 1000
+"""Runs that ended whose progress is still shown in full; of those before, what the record has."""
 
 _LIVE = ("pending", "queued", *sorted(HOLDS_DEVICES))
 
@@ -66,13 +68,15 @@ class Engine:
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
         self._calibration: Calibration = store.load_calibration()
         self._rates: Mapping[str, DeviceRates] = store.load_device_rates()
+        self._against: LearntAgainst = store.load_learnt_against()
         self._forget = False
         self._progress: dict[str, Progress] = {}
+        self._ended: deque[str] = deque()
         self._seen_s: dict[str, float] = {}
         self._resubmitted: Counter[str] = Counter()
         self._on_end = on_end
         self._congestion_usd_h: dict[str, float] = {}
-        self._memory: dict[str, Any] = {}
+        self._memory = PolicyMemory(store, policy.name)
         self._estimates = EstimateCache()
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
@@ -84,12 +88,13 @@ class Engine:
         try:
             # 1. Observe: the cluster, the runs on it, and what has become ready.
             snapshot = self._observer.snapshot()
+            self._follow_rates(snapshot)
             self._observe_runs(snapshot)
             self._promote()
             # 2. Estimate every configuration of every workload that waits or runs.
             situation = self._estimate(snapshot)
             # 3. Plan.
-            plan = self._policy.plan(situation)
+            situation, plan = self._plan(situation)
             self._explain(plan)
             # 4. Validate against a fresh snapshot.
             records = self._store.select(states=_LIVE)
@@ -102,8 +107,9 @@ class Engine:
         except ClusterUnreachable as error:
             log.warning("cycle %d: the cluster cannot be reached: %s", self.cycle, error)
             return None
-        self._congestion_usd_h, self._memory = dict(plan.congestion_usd_h), dict(plan.memory)
+        self._congestion_usd_h = dict(plan.congestion_usd_h)
         self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals)
+        self._memory.keep(plan.memory)
         return self.last_report
 
     @property
@@ -123,14 +129,17 @@ class Engine:
     def reset_calibration(self) -> None:
         """Forget everything that was learnt and measured. Safe to call beside a cycle: the one that runs now may still
         learn, and the next one forgets that as well."""
-        self._store.save_calibration(Calibration(), {})
+        self._store.save_calibration(Calibration(), {}, {})
         self._store.append(self._event("calibration-reset", "the user asked for it"))
-        self._calibration, self._rates, self._forget = Calibration(), {}, True
+        self._calibration, self._rates, self._against, self._forget = Calibration(), {}, {}, True
 
     def _forget_again(self) -> None:
         if self._forget:
-            self._calibration, self._rates, self._forget = Calibration(), {}, False
-            self._store.save_calibration(self._calibration, self._rates)
+            self._calibration, self._rates, self._against, self._forget = Calibration(), {}, {}, False
+            self._keep_learnt()
+
+    def _keep_learnt(self) -> None:
+        self._store.save_calibration(self._calibration, self._rates, self._against)
 
     @property
     def congestion_usd_h(self) -> dict[str, float]:
@@ -152,7 +161,28 @@ class Engine:
             done=kept,
         )
 
+    def _has_ended(self, run_id: str) -> None:
+        """Of runs that ended only so many are remembered."""
+        self._seen_s.pop(run_id, None)
+        self._resubmitted.pop(run_id, None)
+        self._ended.append(run_id)
+        while len(self._ended) > ENDED_KEPT:
+            self._progress.pop(self._ended.popleft(), None)
+
     # 1. Observe
+
+    def _follow_rates(self, snapshot: Snapshot) -> None:
+        """Rates that are others than they were, here or in the service before this one, leave measured speeds what
+        they are."""
+        against = in_terms_of(self._calibration, self._against, self.as_measured(snapshot))
+        if against == self._against:
+            return
+        changed = [name for name, rates in self._against.items() if against[name] != rates]
+        self._against = against
+        if changed:
+            log.info("%s: the rates are others now; what was learnt is put in terms of them", ", ".join(changed))
+        if self._calibration.points:
+            self._keep_learnt()
 
     def _observe_runs(self, snapshot: Snapshot) -> None:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
@@ -181,8 +211,7 @@ class Engine:
             now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
         after, event = moves.ended(record, run, progress, now_s, self._clock())
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
-        self._seen_s.pop(record.run_id, None)
-        self._resubmitted.pop(record.run_id, None)
+        self._has_ended(record.run_id)
         if after.state == "succeeded" and record.kind == "benchmark":
             self._learn_rates(record, progress, snapshot)
         elif after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
@@ -213,18 +242,19 @@ class Engine:
         )
         for sentence in refused:
             self._store.append(self._event("measurement-refused", sentence, record.id))
-        self._store.save_calibration(self._calibration)
+        self._keep_learnt()
 
     def _learn_rates(self, record: Record, progress: Progress, snapshot: Snapshot) -> None:
         """What a benchmark measured changes the rates that estimates start from; its own duration teaches nothing."""
         held = {name for name, _ in record.placement.configuration.groups} if record.placement is not None else set()
         found = [rates for rates in progress.rates if rates.device_type in held]
-        lesson = learn_rates(self._calibration, self._rates, found, snapshot)
+        lesson = learn_rates(self._rates, found, snapshot)
         for sentence in lesson.refused:
             self._store.append(self._event("measurement-refused", sentence, record.id))
         if lesson.measured:
             self._rates = lesson.known
-            self._store.save_calibration(self._calibration, self._rates)
+            self._against = in_terms_of(self._calibration, self._against, self.as_measured(snapshot))
+            self._keep_learnt()
             self._store.append(self._event("rates-measured", "; ".join(lesson.measured), record.id))
 
     def _promote(self) -> None:
@@ -252,7 +282,8 @@ class Engine:
         known = self._estimates.of(records, snapshot, self._calibration)
         views = [self._view(record, each) for record, each in zip(records, known, strict=True)]
         prices = dict(self._congestion_usd_h)
-        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, dict(self._memory))
+        memory = self._memory.handed_over()
+        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, memory)
 
     def _view(self, record: Record, known: Known) -> WorkloadView:
         spec = known.spec
@@ -270,8 +301,13 @@ class Engine:
             deadline_s=record.deadline_s,
             budget_usd=budget_usd,
             remaining=1.0 - self._fraction(record),
-            held_s=self._clock() - record.started_s if record.placement and record.started_s else 0.0,
+            held_s=0.0 if record.placement is None or record.started_s is None else self._clock() - record.started_s,
             received_s=moves.received_s(record, self._clock()),
+            waited_s=moves.waited_s(record, self._clock()),
+            unsaved_s=moves.unsaved_s(record, self.progress_of(record), self._clock()),
+            interrupted=record.interrupted,
+            resumes=record.kind in RESUMES,
+            stopping=record.state == "stopping",
             one_node=record.kind == "command",
             estimates=known.table,
             placement=record.placement,
@@ -279,12 +315,27 @@ class Engine:
         )
 
     def _fraction(self, record: Record) -> float:
-        """Share of the work that is done: what ended attempts have left, and what the present one reports."""
+        """Share of the work that is done: what ended attempts have left, and what the present one reports, or will
+        leave where it is being stopped."""
         if record.placement is None:
             return record.fraction
-        return max(record.fraction, self.progress_of(record).fraction)
+        progress = self.progress_of(record)
+        return max(record.fraction, progress.saved if record.state == "stopping" else progress.fraction)
 
     # 3. Plan
+
+    def _plan(self, situation: Situation) -> tuple[Situation, Plan]:
+        """The plan, and the situation as it was planned for. The policy has a copy of its notes: what it does with
+        them changes no report. Notes of an earlier service that make it fail are dropped."""
+        try:
+            return situation, self._policy.plan(replace(situation, memory=self._memory.handed_over()))
+        except Exception:
+            if not self._memory.untried:
+                raise
+            log.warning("the policy fails with the notes of the last service: it starts without them", exc_info=True)
+            self._memory.drop()
+        without = replace(situation, memory={})
+        return without, self._policy.plan(replace(without, memory={}))
 
     def _explain(self, plan: Plan) -> None:
         """Keep each decision with its workload; an unchanged one is not written again."""
@@ -337,7 +388,8 @@ class Engine:
             nodes=[node for _, node in action.placement.devices],
             predicted_s=started.predicted.seconds if started.predicted else None,
         )
-        self._progress.pop(started.run_id, None)
+        for run_id in (record.run_id, started.run_id):  # of an attempt before the last nobody asks
+            self._progress.pop(run_id, None)
         self._store.put(started, event)
         self._submit(started, snapshot)
 
@@ -354,6 +406,7 @@ class Engine:
             run = RunObservation(record.run_id, "failed", message)
             after, event = moves.ended(record, run, Progress(failed=said), self._clock())
             self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
+            self._has_ended(record.run_id)
 
     def _event(self, kind: str, cause: str, workload_id: str | None = None, **data: object) -> Event:
         return Event(kind, cause, workload_id, self.cycle, self._clock(), data)

@@ -10,7 +10,7 @@ from cluster.types import Snapshot
 
 from ..estimate.calibration import Calibration
 from ..estimate.cost_model import STARTUP_S, Facts, calibration_name, checkpoint_seconds, configuration_key
-from ..estimate.device_rates import DeviceRates, believable, carry_over, with_measured_rates
+from ..estimate.device_rates import DeviceRates, believable
 from ..estimate.expectation import expectation, expected_work_s
 from ..estimate.work import Work
 from ..types import Configuration
@@ -60,11 +60,8 @@ class Lesson:
     refused: list[str] = field(default_factory=list)
 
 
-def learn_rates(
-    calibration: Calibration, known: Mapping[str, DeviceRates], found: Iterable[DeviceRates], snapshot: Snapshot
-) -> Lesson:
-    """Take in what a benchmark measured of the types of `snapshot`, whose rates are the catalog's. What `calibration`
-    knows of them is kept: it is put into terms of the new rates."""
+def learn_rates(known: Mapping[str, DeviceRates], found: Iterable[DeviceRates], snapshot: Snapshot) -> Lesson:
+    """Take in what a benchmark measured of the types of `snapshot`, whose rates are the catalog's."""
     lesson = Lesson(dict(known))
     for each in found:
         device = snapshot.device_types.get(each.device_type)
@@ -77,10 +74,6 @@ def learn_rates(
         name = calibration_name(device)
         old = lesson.known.get(name)
         after = {**lesson.known, name: kept if old is None else old.updated(kept)}
-        before_type, after_type = (
-            with_measured_rates(snapshot, rates).device_types[device.name] for rates in (lesson.known, after)
-        )
-        carry_over(calibration, before_type, after_type)
         lesson = Lesson(after, [*lesson.measured, _measured(kept)], lesson.refused)
     return lesson
 

@@ -9,7 +9,6 @@ from typing import Any
 from cluster.types import RunObservation, Snapshot
 from workloads.errors import SpecError
 
-from ..policy.market import MAX_WAIT_S
 from ..store import Event, Record
 from ..types import Explanation, Placement
 from .profiler import Profiler, Upstream
@@ -56,7 +55,9 @@ def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: flo
         attempt=record.attempt + 1,
         placement=placement,
         started_s=now_s,
-        first_started_s=record.first_started_s or now_s,
+        first_started_s=now_s if record.first_started_s is None else record.first_started_s,
+        waited_s=waited_s(record, now_s),
+        interrupted=False,
         not_before_s=None,
         predicted=record.predicted if record.attempt else estimate,
         price_usd_h=None if None in prices else sum(price for price in prices if price is not None),
@@ -106,13 +107,17 @@ def _not_succeeded(
 
 
 def _with_its_place_kept(record: Record, now_s: float) -> Record:
-    """A workload whose run went away with its cluster had its turn: it goes before all that waited behind it, as one
-    that has waited too long does. Its attempts begin some time apart, so that a cluster that loses every run at once
-    does not use up all of them in seconds."""
-    queued_s = (record.submitted_s if record.queued_s is None else record.queued_s) - MAX_WAIT_S
+    """A workload whose run went away with its cluster had its turn: it goes before all that waited behind it.
+
+    Its attempts begin some time apart, so that a cluster that loses every run at once does not use up all of them in
+    seconds."""
     not_before_s = (record.started_s or now_s) + _delay_s(record.losses)
     return replace(
-        record, state="queued", queued_s=queued_s, not_before_s=not_before_s if not_before_s > now_s else None
+        record,
+        state="queued",
+        queued_s=now_s,
+        interrupted=True,
+        not_before_s=not_before_s if not_before_s > now_s else None,
     )
 
 
@@ -141,8 +146,8 @@ def hopeless(explanation: Explanation) -> str | None:
 
 
 def _released(record: Record, progress: Progress, now_s: float) -> Record:
-    """Its devices given back and paid for; what it left in checkpoints is kept."""
-    kept = progress.fraction if record.kind in RESUMES else 0.0
+    """Its devices given back and paid for; what it left in checkpoints or finished blocks is kept."""
+    kept = progress.saved if record.kind in RESUMES else 0.0
     return replace(
         record,
         placement=None,
@@ -151,6 +156,22 @@ def _released(record: Record, progress: Progress, now_s: float) -> Record:
         received_s=received_s(record, now_s),
         fraction=max(record.fraction, kept),
     )
+
+
+def waited_s(record: Record, now_s: float) -> float:
+    """Seconds that a workload was ready to run and held nothing, all waits together."""
+    if record.placement is not None or record.queued_s is None:
+        return record.waited_s
+    return record.waited_s + max(0.0, now_s - record.queued_s)
+
+
+def unsaved_s(record: Record, progress: Progress, now_s: float) -> float:
+    """Seconds of the present attempt whose work a stop would lose: for training, since its last checkpoint or since it
+    began. Nothing of inference, but for the seconds that its blocks in flight take; what begins again anyhow is not
+    stopped for a plan."""
+    if record.kind != "train" or record.placement is None or record.started_s is None:
+        return 0.0
+    return min(max(0.0, now_s - record.started_s), progress.unsaved_s(now_s))
 
 
 def received_s(record: Record, now_s: float) -> dict[str, float]:

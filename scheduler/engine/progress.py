@@ -29,6 +29,10 @@ class Progress:
     running_since_s: float | None = None
     step: int = 0
     total_steps: int | None = None
+    saved_step: int | None = None
+    """Step of the last checkpoint: where a restart goes on."""
+    saved_s: float | None = None
+    """When that checkpoint was written, or gone on from."""
     rows: int = 0
     total_rows: int | None = None
     per_second: float | None = None
@@ -50,11 +54,26 @@ class Progress:
     @property
     def fraction(self) -> float:
         """Share of the work done, 0 to 1."""
+        return self._share(self.step)
+
+    @property
+    def saved(self) -> float:
+        """Share of the work that a restart keeps, 0 to 1: steps up to the last checkpoint, and rows as they are done,
+        since the blocks they are in are written before they are reported."""
+        return self._share(self.saved_step or 0)
+
+    def _share(self, step: int) -> float:
         if self.total_steps:
-            return min(1.0, max(0.0, self.step / self.total_steps))
+            return min(1.0, max(0.0, step / self.total_steps))
         if self.total_rows:
             return min(1.0, max(0.0, self.rows / self.total_rows))
         return 1.0 if self.done is not None else 0.0
+
+    def unsaved_s(self, now_s: float) -> float:
+        """Seconds of work since the last checkpoint, or since the first step; 0 before that."""
+        if self.running_since_s is None:
+            return 0.0
+        return max(0.0, now_s - max(self.running_since_s, self.saved_s or 0.0))
 
 
 def fold(progress: Progress, records: Iterable[Mapping[str, Any]]) -> Progress:
@@ -84,6 +103,14 @@ def _step(progress: Progress, record: Mapping[str, Any]) -> Progress:
         loss=_number(record.get("loss")),
         epoch=record.get("epoch"),
         per_second=_number(record.get("samples_s")),
+    )
+
+
+def _checkpoint(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    """That of a user's own loop has no step: it says when, and not how much."""
+    step = record.get("step")
+    return replace(
+        progress, saved_step=progress.saved_step if step is None else int(step), saved_s=_finite(record["t"])
     )
 
 
@@ -128,8 +155,13 @@ def _row_error(progress: Progress, record: Mapping[str, Any]) -> Progress:
     return replace(progress, row_errors=progress.row_errors + 1, note=f"row {record['row']}: {record['error']}")
 
 
-def _resumed(progress: Progress, _: Mapping[str, Any]) -> Progress:
-    return replace(progress, resumed=progress.resumed + 1)
+def _resumed(progress: Progress, record: Mapping[str, Any]) -> Progress:
+    """A gang that goes on from a checkpoint is back at its step, however far it was."""
+    resumed = replace(progress, resumed=progress.resumed + 1)
+    if record.get("step") is None:
+        return resumed
+    step = int(record["step"])
+    return replace(resumed, step=step, saved_step=step, saved_s=_finite(record["t"]))
 
 
 def _note(progress: Progress, record: Mapping[str, Any]) -> Progress:
@@ -146,6 +178,13 @@ def _failed(progress: Progress, record: Mapping[str, Any]) -> Progress:
     return replace(progress, failed=dict(record))
 
 
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no time")
+    return number
+
+
 def _number(value: Any) -> float | None:
     """A finite number or None: JSON, and so the API, has neither NaN nor infinity."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -159,6 +198,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 _STEPS = {
     "phase": _phase,
     "step": _step,
+    "checkpoint": _checkpoint,
     "rows": _rows,
     "timing": _timing,
     "rates": _rates,

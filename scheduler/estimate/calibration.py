@@ -295,9 +295,7 @@ class Calibration:
             factor = factors(key[0], point)
             scaled[key] = point if factor is None else point.rescaled(factor)
         self.points = scaled
-        self.version += 1
-        self._solution = None
-        self._beliefs.clear()
+        self._changed()
 
     def forget(self) -> None:
         """Start again from the priors."""

@@ -1,4 +1,5 @@
-"""What `raywise calibrate` measured of whole device types, and what that changes of a snapshot. Pure.
+"""What `raywise calibrate` measured of whole device types, what that changes of a snapshot, and what a change of rates,
+wherever it comes from, means for what was learnt. Pure.
 
 The rates of a type are known by `calibration_name`: an emulated type never gives its rates to the hardware it stands
 for, nor takes them from it.
@@ -8,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,7 @@ SLOWEST = 1e6
 only lower bound of an all-reduce: two devices of a type may be on two nodes, far below their own link."""
 SHORTEST_LAUNCH_S, LONGEST_LAUNCH_S = 10e-9, 0.1
 """Nor is one operator that starts faster than a core makes a function call, or that takes so long."""
+_Shape = TypeVar("_Shape")
 _MATMUL, _ELEMENTWISE = OPERATOR_CLASSES.index("matmul"), OPERATOR_CLASSES.index("elementwise")
 
 
@@ -81,17 +83,30 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def to_json(known: Mapping[str, DeviceRates]) -> str:
+LearntAgainst = Mapping[str, DeviceType]
+"""The device types that calibration is in terms of, by `calibration_name` and with nothing but their rates."""
+
+
+def to_json(known: Mapping[str, DeviceRates] | LearntAgainst) -> str:
     """For the store."""
     return json.dumps({name: asdict(each) for name, each in known.items()}, sort_keys=True)
 
 
 def from_json(text: str | None) -> dict[str, DeviceRates]:
     """What `to_json` wrote; rates of another shape are left out: they can be measured again."""
+    return _read(text, DeviceRates)
+
+
+def against_from_json(text: str | None) -> dict[str, DeviceType]:
+    """As `from_json`, for what calibration is in terms of."""
+    return _read(text, DeviceType)
+
+
+def _read(text: str | None, shape: Callable[..., _Shape]) -> dict[str, _Shape]:
     known = {}
     for name, each in (json.loads(text) if text else {}).items():
         try:
-            known[name] = DeviceRates(**each)
+            known[name] = shape(**each)
         except TypeError:
             continue
     return known
@@ -196,6 +211,35 @@ def carry_over(calibration: Calibration, before: DeviceType, after: DeviceType) 
         return None if ratio is None else _crowded(ratio, np.array(point.parts))
 
     calibration.rescale(factors)
+
+
+def in_terms_of(calibration: Calibration, against: LearntAgainst, snapshot: Snapshot) -> dict[str, DeviceType]:
+    """Put what was learnt against other rates than those of `snapshot`, which has the measured ones, into terms of
+    these: the host was measured anew, a benchmark has run, or the catalog has other numbers. Returns what it is learnt
+    against from now on. A type that is not in `against` was not there before, or nobody kept its rates then."""
+    now = dict(against)
+    for device in snapshot.device_types.values():
+        name, rates_now = calibration_name(device), _rates_only(device)
+        if against.get(name, rates_now) != rates_now:
+            carry_over(calibration, against[name], rates_now)
+        now[name] = rates_now
+    return now
+
+
+def _rates_only(device: DeviceType) -> DeviceType:
+    """What predictions of speed are made from: neither prices nor memory, which change more often."""
+    return DeviceType(
+        device.name,
+        device.kind,
+        memory_bandwidth_bytes_s=device.memory_bandwidth_bytes_s,
+        peak_flops=dict(device.peak_flops),
+        interconnect_bytes_s=device.interconnect_bytes_s,
+        launch_s=device.launch_s,
+        measured_flops=dict(device.measured_flops),
+        measured_bandwidth_bytes_s=device.measured_bandwidth_bytes_s,
+        measured_link_bytes_s=device.measured_link_bytes_s,
+        emulated_speed=device.emulated_speed,
+    )
 
 
 def _seconds_ratio(before: DeviceType, after: DeviceType, precision: str) -> FloatArray | None:

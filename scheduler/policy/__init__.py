@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..types import Plan, Situation
-from .auction import Auction
 from .baselines import Cheapest, Fifo, LeastLoaded, Srtf
 from .first_fit import FirstFit
 from .gavel import (
@@ -31,7 +30,6 @@ class Policy(Protocol):
 
 
 _ALL: tuple[type[Policy], ...] = (
-    Auction,
     Cheapest,
     Fifo,
     FirstFit,

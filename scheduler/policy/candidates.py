@@ -71,11 +71,13 @@ def resting(workload: WorkloadView, now_s: float) -> Explanation | None:
     return Explanation(None, f"waits after a failed attempt: tries again in {workload.not_before_s - now_s:.0f} s")
 
 
-def vacated(situation: Situation) -> Capacity:
-    """What would be free if none of the workloads ran: what only others hold is still taken."""
+def vacated(situation: Situation, kept: Mapping[str, Placement] | None = None) -> Capacity:
+    """What would be free if none of the workloads ran, but for those that are kept: what only others hold is still
+    taken."""
+    kept = kept or {}
     ours: Counter[tuple[str, str]] = Counter()
     for workload in situation.workloads:
-        if workload.placement is not None:
+        if workload.placement is not None and workload.id not in kept:
             ours.update((node_id, name) for name, node_id in workload.placement.devices)
     nodes = tuple(
         replace(
@@ -87,7 +89,7 @@ def vacated(situation: Situation) -> Capacity:
         )
         for node in situation.snapshot.nodes
     )
-    return Capacity(replace(situation.snapshot, nodes=nodes))
+    return Capacity(replace(situation.snapshot, nodes=nodes), kept.values())
 
 
 def settle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable
 
@@ -19,15 +20,26 @@ class Capacity:
         for placement in held:
             ours.update((node_id, device_type) for device_type, node_id in placement.devices)
         self._free: dict[tuple[str, str], int] = {}
+        self._lent: Counter[tuple[str, str]] = Counter()
+        self._totals: Counter[str] = Counter()
+        self._nodes: dict[str, list[str]] = {}
         for node in snapshot.nodes:
             for devices in node.devices:
                 key = (node.node_id, devices.device_type)
                 used = max(devices.total - devices.free, ours[key])
                 self._free[key] = max(0, devices.total - used)
+                self._totals[devices.device_type] += self._free[key]
+                self._nodes.setdefault(devices.device_type, []).append(node.node_id)
+
+    def copy(self) -> Capacity:
+        """One that changes by itself."""
+        found = copy.copy(self)
+        found._free, found._lent, found._totals = dict(self._free), self._lent.copy(), self._totals.copy()
+        return found
 
     def free(self, device_type: str) -> int:
         """Free devices of a type on all nodes."""
-        return sum(count for (_, name), count in self._free.items() if name == device_type)
+        return self._totals[device_type]
 
     def fits(self, configuration: Configuration, *, one_node: bool = False) -> bool:
         """Whether the whole gang could start now."""
@@ -52,9 +64,23 @@ class Capacity:
         return Placement(configuration, tuple(devices))
 
     def take(self, placement: Placement) -> None:
-        """Mark the devices of a placement as held."""
+        """Mark the devices of a placement as held, as far as they are not kept for others."""
         for device_type, node_id in placement.devices:
-            self._free[node_id, device_type] -= 1
+            if self._free.get((node_id, device_type), 0) > 0:
+                self._free[node_id, device_type] -= 1
+                self._totals[device_type] -= 1
+
+    def release(self, placement: Placement) -> None:
+        """Undo `take`."""
+        for device_type, node_id in placement.devices:
+            self._free[node_id, device_type] += 1
+            self._totals[device_type] += 1
+
+    def lend(self, placement: Placement, times: int = 1) -> None:
+        """Of the free devices, these run something that may be moved or stopped: they are taken after others. With
+        -1, they are free like the others again."""
+        for device_type, node_id in placement.devices:
+            self._lent[node_id, device_type] += times
 
     def reserve(self, configuration: Configuration) -> None:
         """Keep what is free of these types from those that come after, up to the counts wanted."""
@@ -62,16 +88,21 @@ class Capacity:
             for key in sorted(self._free):
                 taken = min(count, self._free[key]) if key[1] == name else 0
                 self._free[key] -= taken
+                self._totals[name] -= taken
                 count -= taken  # noqa: PLW2901  (what is still to be reserved)
 
+    def _nodes_of(self, device_type: str) -> list[tuple[str, int]]:
+        return [(node, self._free[node, device_type]) for node in self._nodes.get(device_type, ())]
+
     def _nodes_for(self, device_type: str, count: int) -> list[str] | None:
-        nodes = [(free, node) for (node, name), free in self._free.items() if name == device_type and free > 0]
-        whole = [(free, node) for free, node in nodes if free >= count]
-        if whole:
-            return [min(whole)[1]] * count
-        if sum(free for free, _ in nodes) < count:
+        if self._totals[device_type] < count:
             return None
+        nodes = [(free, node) for node, free in self._nodes_of(device_type) if free > 0]
+        idle = {node: free - self._lent[node, device_type] for free, node in nodes}
+        whole = [(max(0, count - idle[node]), free, node) for free, node in nodes if free >= count]
+        if whole:
+            return [min(whole)[2]] * count
         chosen: list[str] = []
-        for free, node in sorted(nodes, key=lambda item: (-item[0], item[1])):
+        for free, node in sorted(nodes, key=lambda item: (-idle[item[1]], -item[0], item[1])):
             chosen += [node] * min(free, count - len(chosen))
         return chosen

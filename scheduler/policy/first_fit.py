@@ -23,7 +23,9 @@ class FirstFit:
             w.id: Explanation(w.placement.configuration, "runs on") for w in situation.workloads if w.placement
         }
         waiting = [w for w in situation.workloads if w.placement is None]
-        for workload in sorted(waiting, key=lambda w: (w.queued_s, w.id)):
+        for workload in sorted(
+            waiting, key=lambda w: (not w.interrupted, w.submitted_s if w.interrupted else w.queued_s, w.id)
+        ):
             if workload.not_before_s is not None and workload.not_before_s > situation.now_s:
                 seconds = workload.not_before_s - situation.now_s
                 summary = f"waits after a failed attempt: tries again in {seconds:.0f} s"

@@ -84,9 +84,9 @@ def finish_time_fairness(jobs: Jobs) -> Matrix:
         shares = _max_min(jobs, jobs.speeds * (slack_s / jobs.remaining)[:, None])
         reached = attained(shares)
         if reached >= ratio * (1 - 1e-5):
-            return best if reached > ratio else shares
+            return np.where(jobs.speeds > 0, best if reached > ratio else shares, 0.0)
         best, ratio = shares, reached
-    return best
+    return np.where(jobs.speeds > 0, best, 0.0)
 
 
 def min_makespan(jobs: Jobs) -> Matrix:

@@ -1,337 +1,507 @@
-"""The cost-aware policy: every workload takes the configuration of least `money(c)`, at prices that include what
-others would pay for the same devices.
+"""The cost-aware policy: every workload takes the configuration of least `money(c)`, at prices that include what others
+would pay for the same devices.
 
-A first version: it keeps what runs where it runs, orders the queue by priority and by what waiting has cost so far,
-lets a workload wait for a better configuration only where that is cheaper than starting now, and lets smaller ones go
-ahead only where they cannot delay the one that waits (backfill).
+Every cycle the devices are given out anew, except to what would begin again if it were stopped, and to what has hardly
+begun: first to who is overdue, in the order they came; then priority by priority, to the largest sum of bids
+(`bidding`, `allocation`). Gangs are placed whole, the best bid for a device first, and stay on their nodes where they
+can. Who would pay less in all by waiting for something better waits for it; what is free of the devices of a gang that
+waits is kept for it, and others go ahead on them only where they cannot delay it (backfill).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from workloads.quantities import usd_text
+import numpy as np
 
-from ..types import (
-    Configuration,
-    Estimate,
-    Explanation,
-    Money,
-    Option,
-    Placement,
-    Plan,
-    Reason,
-    Situation,
-    WorkloadView,
-)
-from .capacity import Capacity
-from .prices import congestion_usd, find_prices, money_usd, value_of_time_usd_h
+from ..types import Configuration, Explanation, Option, Placement, Plan, Situation, WorkloadView
+from . import market_words as words
+from .allocation import WAIT, solve
+from .bidding import Bidder, Offer, bidder, left_s
+from .candidates import BUSY, Supply, hopeless, resting, vacated
+from .prices import held_usd_h
+from .timeline import Floor, Timeline
 
-MAX_WAIT_S = 600.0
-"""A workload that has waited this long goes first, whatever its size, and what becomes free is kept for it."""
-_UNTIL_WHEN = "busy, and nothing predicts when what runs there ends"
-_NAMED = 3
-"""So many of the configurations that are waited for are named."""
+AUCTIONS = 3
+SETTLING_S = 30.0
+"""What has started is left alone for its start-up and this long."""
+BACKFILLS = 3.0
+"""What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
+DETAILED = 256
+"""For so many that wait it is worked out when they start."""
+STAY_S = 600.0
+"""How long a placement lasts, as long as nothing is known ..."""
+STAY_MOVES = 6.0
+"""... which is worth as much as so many moves that were seen."""
+STAY_MEMORY_S = 6 * 3600.0
+"""What was seen counts half after so long."""
+STAY_LIMITS_S = (120.0, 3600.0)
 
 
 class Market:
-    """Least money, congestion prices, backfill behind a reservation."""
+    """Least money, congestion prices, preemption that pays, backfill behind reservations."""
 
     name = "market"
 
     def plan(self, situation: Situation) -> Plan:
-        """Keep what runs; give each waiting workload its cheapest configuration, or a reason to wait."""
-        running = [w for w in situation.workloads if w.placement is not None]
-        held = {w.id: w.placement for w in running if w.placement is not None}
-        capacity = Capacity(situation.snapshot, held.values())
-        ready, explanations = _ready(situation)
-        prices = _prices(situation, ready, capacity)
-        placements: dict[str, Placement] = dict(held)
-        for workload in running:
-            explanations[workload.id] = _runs_on(workload)
-        changes = _changes(running)
-        for workload in sorted(ready, key=lambda w: _rank(w, situation.now_s)):
-            options = _options(workload, situation, capacity, changes, prices)
-            best = min(
-                (o for o in options if o.total_usd is not None and o.reason is None), key=_cheapest, default=None
-            )
-            starving = situation.now_s - workload.queued_s > MAX_WAIT_S
-            if best is None or best.wait_s:
-                explanations[workload.id] = _waits(best, options)
-                reserved = _reserved(best, options, starving=starving)
-                if reserved is not None:
-                    _promise(reserved, best, capacity, changes)
-                    capacity.reserve(reserved)
+        """Devices for everybody who can use them best now; a reason for everybody."""
+        cycle = _Cycle(situation)
+        cycle.overdue()
+        for priority in cycle.priorities():
+            cycle.level(priority)
+        return cycle.plan()
+
+
+class _Cycle:
+    """One plan in the making."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.situation, self.now_s = situation, situation.now_s
+        self.stays = _Stays.of(situation)
+        self.placements: dict[str, Placement] = {}
+        self.explanations: dict[str, Explanation] = {}
+        self.timeline = Timeline()
+        self.waiting: list[tuple[int, Configuration]] = []
+        self.congestion_usd_h = dict.fromkeys(situation.snapshot.device_types, 0.0)
+        self.prices: dict[str, dict[str, float]] = {}
+        self.predicted_usd = 0.0
+        self.bidders: list[Bidder] = []
+        self._sort_out(Supply(situation.snapshot))
+        self.floor = Floor(self._capacity(), self._capacity())
+        for each in self.bidders:
+            if each.view.placement is not None:
+                self._lend(each.view.placement, 1)
+
+    # Who takes part
+
+    def _sort_out(self, supply: Supply) -> None:
+        """What runs and is left alone keeps its place; who may not run yet, or never, gets the reason."""
+        stay_s = self.stays.seconds
+        for view in sorted(self.situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id)):
+            kept = _kept(view)
+            if kept is not None:
+                self.placements[view.id] = kept
+                self.explanations[view.id] = words.keeps(view)
+                self.timeline.gives_back(kept.configuration, _free_again_s(view))
                 continue
-            placement = capacity.place(best.estimate.configuration, one_node=workload.one_node)
-            assert placement is not None
-            capacity.take(placement)
-            _give_back(best.estimate, 0.0, changes)
-            placements[workload.id] = placement
-            explanations[workload.id] = _taken(best, options)
-        return Plan(situation.cycle, placements, explanations, prices)
+            rests = resting(view, self.now_s)
+            found = None if rests is not None else bidder(view, supply, self.now_s, stay_s)
+            if found is not None and found.offers:
+                self.bidders.append(found)
+            elif view.placement is not None and not view.stopping:
+                self.placements[view.id] = view.placement
+                self.explanations[view.id] = words.keeps(view)
+            else:
+                self.explanations[view.id] = rests or hopeless([] if found is None else found.refused)
 
+    def _capacity(self) -> Any:
+        return vacated(self.situation, self.placements)
 
-def _cheapest(option: Option) -> tuple[float, float, str]:
-    assert option.total_usd is not None
-    return option.total_usd, option.wait_s or 0.0, str(option.estimate.configuration)
+    def _lend(self, placement: Placement, times: int) -> None:
+        self.floor.actual.lend(placement, times)
+        self.floor.open.lend(placement, times)
 
+    def priorities(self) -> list[int]:
+        """Of those that are not overdue, the highest first."""
+        return sorted({each.view.priority for each in self.bidders if not each.overdue}, reverse=True)
 
-def _reserved(best: Option | None, options: list[Option], *, starving: bool) -> Configuration | None:
-    """What is kept free for a workload that waits: its best configuration, or, where nobody can say how long the wait
-    is, the smallest one as soon as it has waited too long."""
-    if best is not None:
-        return best.estimate.configuration
-    busy = [o.estimate.configuration for o in options if o.reason is not None and o.reason.code == "capacity"]
-    return min(busy, key=lambda c: (c.devices, c), default=None) if starving else None
+    # Giving out
 
-
-def _ready(situation: Situation) -> tuple[list[WorkloadView], dict[str, Explanation]]:
-    ready, explanations = [], {}
-    for workload in situation.workloads:
-        if workload.placement is not None:
-            continue
-        if workload.not_before_s is not None and workload.not_before_s > situation.now_s:
-            seconds = workload.not_before_s - situation.now_s
-            explanations[workload.id] = Explanation(
-                None, f"waits after a failed attempt: tries again in {seconds:.0f} s"
+    def overdue(self) -> None:
+        """Who has waited too long goes first, whatever its size: what runs of them is not stopped; the others take the
+        best that is free, in the order they came. Then those that run may move to what is free and better."""
+        late = sorted((each for each in self.bidders if each.overdue), key=lambda each: each.view.submitted_s)
+        holding = [each for each in late if self._holds(each)]
+        for each in holding:
+            assert each.view.placement is not None
+            self.floor.take(each.view.placement)
+        for each in late:
+            if each not in holding and not self._fill(each):
+                self._wait(each, keep=True)
+        for each in holding:
+            assert each.view.placement is not None
+            self.floor.release(each.view.placement)
+            best = max(
+                each.offers,
+                key=lambda offer: (offer.bid * self._fits(each, offer), offer.configuration == each.running),
             )
+            if best.configuration == each.running:
+                self._stay(each)
+            else:
+                self._take(each, best.configuration)
+
+    def _holds(self, each: Bidder) -> bool:
+        there = each.view.placement
+        return (
+            each.running is not None
+            and there is not None
+            and self.floor.open.holds(there)
+            and each.offer(each.running) is not None
+        )
+
+    def _fits(self, each: Bidder, offer: Offer) -> bool:
+        return self.floor.open.place(offer.configuration, one_node=each.view.one_node) is not None
+
+    def level(self, priority: int) -> None:
+        """All of one priority. Whose bid wins something that it would rather wait than take, does not bid for that: the
+        auction is held again without, some times at most, and the outcome of least predicted money counts."""
+        level = [each for each in self.bidders if not each.overdue and each.view.priority == priority]
+        declined: set[tuple[str, Configuration]] = set()
+        best: dict[str, Any] | None = None
+        for _ in range(AUCTIONS):
+            before, known = self._saved(), len(declined)
+            self._hold(level, priority, declined)
+            if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
+                best = self.__dict__
+            if len(declined) == known:
+                break
+            self.__dict__ = before
+        if best is not None:
+            self.__dict__ = best
+
+    def _saved(self) -> dict[str, Any]:
+        """All that giving out devices changes, as it is now."""
+        kept = dict(self.__dict__)
+        for name in ("placements", "explanations", "waiting", "congestion_usd_h", "prices", "timeline", "floor"):
+            kept[name] = kept[name].copy()
+        return kept
+
+    def _hold(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> None:
+        """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
+        what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
+        won, price, usd = self._auction(level, priority, declined)
+        order = sorted(level, key=lambda each: -_density(each, won.get(each.view.id), price, self.floor))
+        for each in order:
+            if each.running is not None and won.get(each.view.id) == each.running:
+                self._stay(each)
+        later = []
+        for each in order:
+            if each.view.id in self.placements:
+                continue
+            chosen = won.get(each.view.id)
+            if chosen is not None:
+                if not self._take(each, chosen):
+                    later.append(each)
+                elif each.view.id not in self.placements:
+                    declined.add((each.view.id, chosen))
+            elif not any(self._is_there(offer.configuration) for offer in each.offers):
+                self._wait(each, keep=True)
+            elif not self._declines_again(each, declined):
+                later.append(each)
+        for each in later:
+            if each.view.id not in self.placements and each.view.id not in self.explanations and not self._fill(each):
+                self._wait(each, keep=not each.view.resumes or not won, worth=(price, usd))
+
+    def _declines_again(self, each: Bidder, declined: set[tuple[str, Configuration]]) -> bool:
+        """Whether it still waits rather than take what it could have won."""
+        offers = [offer for offer in each.offers if (each.view.id, offer.configuration) in declined]
+        if not offers:
+            return False
+        options = self._options(each)
+        if not self._better_to_wait(each, min(offers, key=lambda offer: offer.money_usd), options):
+            return False
+        self._wait(each, keep=True, options=options)
+        return True
+
+    def _is_there(self, configuration: Configuration) -> bool:
+        return all(self.there[name] >= count for name, count in configuration.groups)
+
+    def _auction(
+        self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]
+    ) -> tuple[dict[str, Configuration], dict[str, float], float]:
+        """What each wins, the price of a device in bids, and the dollars an hour that a bid of one is."""
+        types = sorted({name for each in level for offer in each.offers for name, _ in offer.configuration.groups})
+        self.there = Counter({name: self.floor.open.free(name) for name in types})
+        configurations = sorted({offer.configuration for each in level for offer in each.offers})
+        place = {configuration: n for n, configuration in enumerate(configurations)}
+        cost = np.full((len(level), len(configurations)), np.inf)
+        for row, (each, hurry) in enumerate(zip(level, _hurries(level, self.there), strict=True)):
+            for offer in each.offers:
+                if (each.view.id, offer.configuration) not in declined:
+                    cost[row, place[offer.configuration]] = -offer.bid * hurry
+        use = np.zeros((len(configurations), len(types)), dtype=np.int64)
+        column = {name: n for n, name in enumerate(types)}
+        for configuration, row in place.items():
+            for name, count in configuration.groups:
+                use[row, column[name]] = count
+        before = self.situation.memory.get("prices", {}).get(str(priority))
+        start = None if before is None else np.array([float(before.get(name, 0.0)) for name in types])
+        supply = np.array([self.there[name] for name in types], dtype=np.int64)
+        found = solve(cost, np.zeros(len(level)), use, supply, start)
+        won = {
+            each.view.id: configurations[n] for each, n in zip(level, found.choice.tolist(), strict=True) if n != WAIT
+        }
+        price = {name: float(value) for name, value in zip(types, found.prices, strict=True)}
+        usd = _usd_per_bid(level, won)
+        self.prices[str(priority)] = {name: value for name, value in price.items() if value > 0}
+        for name, value in price.items():
+            self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * usd, 4))
+        return won, price, usd
+
+    def _stay(self, each: Bidder) -> None:
+        """It keeps its devices, if nobody has them."""
+        there = each.view.placement
+        if each.running is None or there is None or not self.floor.open.holds(there):
+            return
+        offer = each.offer(each.running)
+        if offer is not None:
+            self._place(each, offer, there, words.keeps(each.view))
+
+    def _take(self, each: Bidder, chosen: Configuration) -> bool:
+        """What it won, unless waiting for something better is less money. False where no nodes have it."""
+        offer = each.offer(chosen)
+        assert offer is not None
+        self._give_up(each)
+        placement = self.floor.open.place(chosen, one_node=each.view.one_node)
+        if placement is None:
+            return False
+        if each.running is not None:
+            self._place(each, offer, placement, words.moves(each, offer))
+            return True
+        options = self._options(each)
+        if self._better_to_wait(each, offer, options):
+            self._wait(each, keep=True, options=options)
+            return True
+        self._place(each, offer, placement, words.taken(offer, options))
+        return True
+
+    def _fill(self, each: Bidder) -> bool:
+        """The best for it of what is left, unless waiting is less money."""
+        self._stay(each)
+        if each.view.id in self.placements:
+            return True
+        self._give_up(each)
+        free = self.floor.actual
+        if not any(all(free.free(n) >= k for n, k in offer.configuration.groups) for offer in each.offers):
+            return False
+        found = []
+        for offer in each.offers:
+            placement = self._nodes(each, offer)
+            if placement is not None:
+                found.append((offer.money_usd, offer.configuration, offer, placement))
+        if not found:
+            return False
+        _, _, offer, placement = min(found, key=lambda row: row[:2])
+        if each.running is not None:
+            self._place(each, offer, placement, words.moves(each, offer))
+            return True
+        options = self._options(each)
+        if self._better_to_wait(each, offer, options):
+            return False
+        self._place(each, offer, placement, words.taken(offer, options))
+        return True
+
+    def _nodes(self, each: Bidder, offer: Offer) -> Placement | None:
+        """Where this could start now, behind what is kept for others."""
+        view = each.view
+        if view.resumes:
+            ends_s: float | None = BACKFILLS * (offer.estimate.startup_s + SETTLING_S)
         else:
-            ready.append(workload)
-    return ready, explanations
+            ends_s = offer.estimate.high_s or offer.estimate.seconds
+        return self.floor.place(offer.configuration, one_node=view.one_node, ends_s=ends_s, stoppable=view.resumes)
+
+    def _give_up(self, each: Bidder) -> None:
+        """Where it runs is as free to it as anything else."""
+        if each.view.placement is not None:
+            self._lend(each.view.placement, -1)
+
+    def _place(self, each: Bidder, offer: Offer, placement: Placement, why: Explanation) -> None:
+        if each.view.placement == placement and each.running is not None:
+            self._lend(placement, -1)
+        self.floor.take(placement)
+        self.timeline.gives_back(placement.configuration, offer.estimate.seconds)
+        self.placements[each.view.id] = placement
+        self.explanations[each.view.id] = why
+        self.predicted_usd += offer.money_usd
+
+    # Waiting
+
+    def _options(self, each: Bidder) -> list[Option]:
+        """Every configuration with its money, waiting included, or the reason why it is out of the question."""
+        found = {option.estimate.configuration: option for option in each.refused}
+        for offer in each.offers:
+            here = self._nodes(each, offer) is not None
+            wait_s = 0.0 if here else self._free_in_s(each, offer)
+            hours = 1.0 if offer.estimate.seconds is None else offer.seconds / 3600
+            congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
+            if wait_s is None:
+                option = Option(offer.estimate, None, congestion, None, words.UNTIL_WHEN)
+            elif wait_s > 0:  # what waits does not pay for the congestion of now: the time it waits is its price
+                option = Option(offer.estimate, offer.money_usd + wait_s / 3600 * each.time_usd_h, 0.0, wait_s)
+            else:
+                option = Option(offer.estimate, offer.money_usd + congestion, congestion, 0.0)
+            found[offer.configuration] = option
+        return [found[estimate.configuration] for estimate in each.view.estimates]
+
+    def _free_in_s(self, each: Bidder, offer: Offer) -> float | None:
+        return self.timeline.free_in_s(offer.configuration, self.floor.open, each.view.one_node)
+
+    @staticmethod
+    def _better_to_wait(each: Bidder, now: Offer, options: Sequence[Option]) -> bool:
+        """Whether something that is busy is less money in all than this, which is free; for what can be moved then,
+        less than to start here and move."""
+        money = {offer.configuration: offer.money_usd for offer in each.offers}
+        for option in options:
+            if not option.wait_s or option.total_usd is None or option.reason is not None:
+                continue
+            least = now.money_usd
+            if each.view.resumes and option.wait_s < now.seconds:
+                later = option.estimate
+                an_hour = each.time_usd_h + (later.price_usd_h or 0.0)
+                meanwhile = option.wait_s / 3600 * (each.time_usd_h + (now.estimate.price_usd_h or 0.0))
+                rest = (1.0 - option.wait_s / now.seconds) * money[later.configuration]
+                least = min(least, meanwhile + rest + later.startup_s / 3600 * an_hour)
+            if option.total_usd < least - 1e-9:
+                return True
+        return False
+
+    def _wait(
+        self,
+        each: Bidder,
+        keep: bool,
+        options: list[Option] | None = None,
+        worth: tuple[Mapping[str, float], float] | None = None,
+    ) -> None:
+        """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
+        ahead = len(self.waiting)
+        if ahead >= DETAILED and not each.overdue:
+            rows = (*each.refused, *(Option(offer.estimate, None, 0.0, None, BUSY) for offer in each.offers))
+            self.explanations[each.view.id] = words.far_behind(each.view, rows, ahead)
+            return
+        options = options or self._options(each)
+        self.predicted_usd += each.cheapest.money_usd
+        known = [o for o in options if o.reason is None and o.total_usd is not None and o.wait_s]
+        best = min(known, key=words.cheapest, default=None)
+        wanted = best.estimate.configuration if best is not None else None
+        if wanted is None and keep and (each.overdue or each.view.placement is None):
+            busy = [o.estimate.configuration for o in options if o.reason is words.UNTIL_WHEN]
+            wanted = min(busy, key=lambda c: (c.devices, c), default=None) if each.overdue else None
+        if wanted is not None:
+            if best is not None and best.wait_s and best.total_usd is not None:
+                self.predicted_usd += best.total_usd - each.cheapest.money_usd
+                self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
+            if keep:
+                self.floor.keep(wanted, None if best is None else best.wait_s)
+        before = [priority for priority, other in self.waiting if wanted is not None and _share(other, wanted)]
+        extra = None if worth is None else _extra_usd_h(each, *worth)
+        self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
+        if wanted is not None:
+            self.waiting.append((each.view.priority, wanted))
+
+    def plan(self) -> Plan:
+        """What was decided."""
+        moved = sum(
+            each.running is not None and self.placements.get(each.view.id) != each.view.placement
+            for each in self.bidders
+        )
+        running = sum(each.running is not None for each in self.bidders)
+        memory = {"prices": self.prices, "stays": self.stays.after(self.now_s, running, moved)}
+        congestion = dict(sorted(self.congestion_usd_h.items()))
+        return Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
 
 
-def _prices(situation: Situation, ready: list[WorkloadView], capacity: Capacity) -> dict[str, float]:
-    free = {name: capacity.free(name) for name in sorted(situation.snapshot.device_types)}
-    choices = []
-    for workload in ready:
-        feasible = [e for e in workload.estimates if e.infeasible is None and capacity.fits(e.configuration)]
-        if feasible:
-            choices.append((value_of_time_usd_h(workload.objective), feasible))
-    return find_prices(choices, free, situation.congestion_usd_h)
+@dataclass(frozen=True)
+class _Stays:
+    """How long placements that can be moved really last, from what was seen."""
+
+    held_s: float
+    moves: float
+    at_s: float | None
+
+    @classmethod
+    def of(cls, situation: Situation) -> _Stays:
+        known = situation.memory.get("stays", {})
+        return cls(float(known.get("held_s", 0.0)), float(known.get("moves", 0.0)), known.get("at_s"))
+
+    @property
+    def seconds(self) -> float:
+        """Of one placement."""
+        found = (STAY_S * STAY_MOVES + self.held_s) / (STAY_MOVES + self.moves)
+        return min(max(found, STAY_LIMITS_S[0]), STAY_LIMITS_S[1])
+
+    def after(self, now_s: float, running: int, moved: int) -> dict[str, float]:
+        """What is known after this cycle."""
+        past_s = 0.0 if self.at_s is None else max(0.0, now_s - self.at_s)
+        fades = 0.5 ** (past_s / STAY_MEMORY_S)
+        held_s = (self.held_s + past_s * running) * fades
+        return {"held_s": held_s, "moves": self.moves * fades + moved, "at_s": now_s}
 
 
-def _rank(workload: WorkloadView, now_s: float) -> tuple[bool, int, float, str]:
-    """Starving ones first, then priority, then the shortest remaining work, weighed by what its time is worth, less
-    what it has waited."""
-    waited_s = now_s - workload.queued_s
-    seconds = [e.seconds for e in workload.estimates if e.seconds is not None]
-    shortest = min(seconds, default=0.0) * workload.remaining
-    starving = waited_s > MAX_WAIT_S
-    weight = value_of_time_usd_h(workload.objective) / value_of_time_usd_h("balanced")
-    return not starving, -workload.priority, -waited_s if starving else shortest / weight - waited_s, workload.id
-
-
-def _options(
-    workload: WorkloadView,
-    situation: Situation,
-    capacity: Capacity,
-    changes: _Changes,
-    prices: Mapping[str, float],
-) -> list[Option]:
-    """Every configuration with its money, waiting included, or the reason why it is out of the question."""
-    options = []
-    fastest_s = min((e.seconds for e in workload.estimates if e.seconds is not None), default=None)
-    for raw in workload.estimates:
-        estimate = _remaining(raw, workload.remaining)
-        if estimate.infeasible is not None:
-            options.append(Option(estimate, reason=estimate.infeasible))
-            continue
-        free = capacity.fits(estimate.configuration, one_node=workload.one_node)
-        wait_s = 0.0 if free else _free_in_s(estimate, capacity, changes, workload.one_node)
-        congestion = 0.0 if wait_s else congestion_usd(estimate, prices)
-        if wait_s is None:
-            busy = Reason("capacity", _UNTIL_WHEN)
-            options.append(Option(estimate, None, congestion, None, busy))
-            continue
-        # What waits does not pay for the congestion of now: the time it waits is its price.
-        time_usd_h = value_of_time_usd_h(workload.objective)
-        total = money_usd(_hopeful(estimate, fastest_s), time_usd_h, {} if wait_s else prices, wait_s)
-        options.append(Option(estimate, total, congestion, wait_s, _objection(workload, estimate, situation, wait_s)))
-    if not any(option.reason is None for option in options):
-        options = _least_bad(options)
-    return _impatient(options) if situation.now_s - workload.queued_s > MAX_WAIT_S else options
-
-
-def _hopeful(estimate: Estimate, fastest_s: float | None) -> Estimate:
-    """A configuration of unknown speed is judged as if it were as fast as the fastest known one, so that it is tried;
-    where none is known, all are compared by the price of an hour."""
-    if estimate.seconds is not None or fastest_s is None or estimate.price_usd_h is None:
-        return estimate
-    return replace(estimate, seconds=fastest_s, money=Money(fastest_s / 3600 * estimate.price_usd_h))
-
-
-def _impatient(options: list[Option]) -> list[Option]:
-    """What has waited too long waits no longer for something better while something else is free."""
-    if not any(option.reason is None and option.wait_s == 0 for option in options):
-        return options
-    late = Reason("capacity", "busy, and it has waited long enough")
-    return [replace(o, reason=late) if o.reason is None and o.wait_s else o for o in options]
-
-
-def _remaining(estimate: Estimate, share: float) -> Estimate:
-    """The estimate for what is left of the work; start-up is paid again in full."""
-    if share >= 1.0 or estimate.seconds is None:
-        return estimate
-    seconds = estimate.startup_s + (estimate.seconds - estimate.startup_s) * share
-    money = estimate.money
-    if money is not None:
-        money = replace(money, compute_usd=money.compute_usd * seconds / max(estimate.seconds, 1e-9))
-    return replace(estimate, seconds=seconds, money=money)
-
-
-def _objection(workload: WorkloadView, estimate: Estimate, situation: Situation, wait_s: float) -> Reason | None:
-    if estimate.price_usd_h is None:
-        return Reason("unpriced", "no price is known for it")
-    if estimate.seconds is not None and workload.deadline_s is not None:
-        late_s = situation.now_s + wait_s + estimate.seconds - workload.deadline_s
-        if late_s > 0:
-            return Reason("deadline", f"would be done {late_s:.0f} s after the deadline")
-    if estimate.money is not None and workload.budget_usd is not None:
-        over = estimate.money.total_usd - workload.budget_usd
-        if over > 0:
-            return Reason("budget", f"would cost {usd_text(over)} more than the budget leaves")
+def _kept(view: WorkloadView) -> Placement | None:
+    """The place of what runs and is left alone: it would begin again, or it has hardly begun."""
+    if view.placement is None or (view.stopping and view.resumes):
+        return None
+    if not view.resumes or _settles_s(view) > 0:
+        return view.placement
     return None
 
 
-def _least_bad(options: list[Option]) -> list[Option]:
-    """Nothing meets every wish: what is late runs as soon as it can, what is unpriced may run; budgets stay."""
-    softened = []
-    for option in options:
-        soft = option.reason is not None and option.reason.code in ("deadline", "unpriced")
-        if soft:
-            # Only the time counts now, in dollars like every other total.
-            hours = ((option.wait_s or 0.0) + (option.estimate.seconds or 0.0)) / 3600
-            total = hours * value_of_time_usd_h("time")
-            softened.append(replace(option, reason=None, total_usd=total))
-        else:
-            softened.append(option)
-    return softened
+def _settles_s(view: WorkloadView) -> float:
+    """Seconds until what has started may be moved."""
+    assert view.placement is not None
+    here = next((e for e in view.estimates if e.configuration == view.placement.configuration), None)
+    return (0.0 if here is None else here.startup_s) + SETTLING_S - view.held_s
 
 
-def _free_in_s(estimate: Estimate, capacity: Capacity, changes: _Changes, one_node: bool) -> float | None:
-    """Seconds until enough devices of every type are free, as far as it can be predicted; else None."""
-    wait_s = 1.0
-    for name, count in estimate.configuration.groups:
-        # What is free on several nodes is not enough for one node: at least one device more must come free.
-        free = min(capacity.free(name), count - 1) if one_node else capacity.free(name)
-        for seconds, devices in sorted(changes[name]):
-            if free >= count:
-                break
-            free, wait_s = free + devices, max(wait_s, seconds)
-        if free < count:
-            return None
-    return wait_s
+def _free_again_s(view: WorkloadView) -> float | None:
+    """When what is left alone ends, or may be moved."""
+    assert view.placement is not None
+    here = next((e for e in view.estimates if e.configuration == view.placement.configuration), None)
+    ends_s = None if here is None else left_s(view, here)
+    if not view.resumes:
+        return ends_s
+    return max(1.0, _settles_s(view)) if ends_s is None else min(ends_s, max(1.0, _settles_s(view)))
 
 
-_Changes = dict[str, list[tuple[float, int]]]
-"""By device type: in so many seconds, so many devices more (or, promised to somebody, fewer) are free."""
+def _density(each: Bidder, won: Configuration | None, price: Mapping[str, float], floor: Floor) -> float:
+    """What it bids for a share of what is there, for what it won or else at best."""
+    del price, floor
+    offers = each.offers if won is None else [offer for offer in each.offers if offer.configuration == won]
+    return max(offer.bid / offer.configuration.devices for offer in offers)
 
 
-def _changes(running: list[WorkloadView]) -> _Changes:
-    changes: _Changes = defaultdict(list)
-    for workload in running:
-        assert workload.placement is not None
-        configuration = workload.placement.configuration
-        estimate = next((e for e in workload.estimates if e.configuration == configuration), None)
-        left_s = None if estimate is None else _left_s(workload, estimate)
-        if estimate is not None and left_s is not None:
-            _give_back(replace(estimate, seconds=left_s), 0.0, changes)
-    return changes
+def _hurries(level: Sequence[Bidder], there: Mapping[str, int]) -> list[float]:
+    """Those that alone take longer than all work together would, were it a fluid, decide when the last one is done:
+    their bids grow with the square of how much longer."""
+    fluid_s = 0.0
+    for each in level:
+        speeds: dict[tuple[str, ...], float] = {}
+        for offer in each.offers:
+            types = tuple(name for name, _ in offer.configuration.groups)
+            gangs = min(there[name] / count for name, count in offer.configuration.groups)
+            speeds[types] = max(speeds.get(types, 0.0), gangs / offer.seconds)
+        fluid_s += 1.0 / max(sum(speeds.values()), 1e-12)
+    shortest = [min(offer.seconds for offer in each.offers) for each in level]
+    longer = [max(1.0, seconds / max(fluid_s, 1.0)) for seconds in shortest]
+    return [(each / min(longer)) ** 2 for each in longer]
 
 
-def _left_s(workload: WorkloadView, estimate: Estimate) -> float | None:
-    """Seconds that a running workload will still hold its devices: by the work it reports done, or by the clock where
-    it reports nothing. None once it has outlasted all that was thought likely: nobody knows then."""
-    if estimate.seconds is None or workload.held_s > (estimate.high_s or 2 * estimate.seconds):
-        return None
-    if workload.remaining < 1.0:
-        return max(1.0, estimate.seconds * workload.remaining)
-    return max(1.0, estimate.seconds - workload.held_s)
+def _usd_per_bid(level: Sequence[Bidder], won: Mapping[str, Configuration]) -> float:
+    """Bids are not dollars: they are put on the scale of what the time of those that win is worth."""
+    worth, bids = 0.0, 0.0
+    for each in level:
+        offer = each.offer(won.get(each.view.id))
+        if offer is not None:
+            worth += each.time_usd_h
+            bids += offer.bid
+    return worth / bids if bids > 0 else 0.0
 
 
-def _give_back(estimate: Estimate, start_s: float, changes: _Changes) -> None:
-    """What starts then gives its devices back when it ends; where nobody knows when, it never does."""
-    if estimate.seconds is not None:
-        for name, count in estimate.configuration.groups:
-            changes[name].append((start_s + estimate.seconds, count))
+def _extra_usd_h(each: Bidder, price: Mapping[str, float], usd: float) -> tuple[float, Configuration] | None:
+    """How much more an hour somebody would have to be worth to start now, and on what, at the prices of now."""
+    rows = []
+    for offer in each.offers:
+        short = sum(count * price.get(name, 0.0) for name, count in offer.configuration.groups) - offer.bid
+        if short * usd > 0:
+            rows.append((short * usd, offer.configuration))
+    return min(rows, default=None)
 
 
-def _promise(reserved: Configuration, best: Option | None, capacity: Capacity, changes: _Changes) -> None:
-    """What a waiting workload will hold, beside what is free and kept for it now, is not there for others."""
-    if best is None or best.wait_s is None:
-        return
-    for name, count in reserved.groups:
-        changes[name].append((best.wait_s, min(count, capacity.free(name)) - count))
-    _give_back(best.estimate, best.wait_s, changes)
+def _share(one: Configuration, other: Configuration) -> bool:
+    return bool({name for name, _ in one.groups} & {name for name, _ in other.groups})
 
 
-def _runs_on(workload: WorkloadView) -> Explanation:
-    assert workload.placement is not None
-    return Explanation(workload.placement.configuration, "keeps running: nothing is gained by moving it")
-
-
-def _taken(best: Option, options: list[Option]) -> Explanation:
-    rows = tuple(_told(option if option is best else _compared(option, best)) for option in options)
-    summary = f"{best.estimate.configuration} is the least money"
-    if best.total_usd is not None and best.estimate.seconds is not None:
-        summary += f": {usd_text(best.total_usd)} with the time it takes"
-        if best.congestion_usd > 0:
-            summary += f" and {usd_text(best.congestion_usd)} of congestion"
-    elif best.estimate.seconds is None:
-        summary = f"{best.estimate.configuration} is the cheapest to try; its run time is not known yet"
-    return Explanation(best.estimate.configuration, summary, rows)
-
-
-def _compared(option: Option, best: Option) -> Option:
-    if option.reason is not None or option.total_usd is None or best.total_usd is None:
-        return option
-    dearer = option.total_usd - best.total_usd
-    how = f"{usd_text(dearer)} dearer in all" if dearer > 0 else "costs the same in all"
-    if option.estimate.seconds is None:
-        # Compared by the price of an hour, or as if it were as fast as the fastest known one.
-        how = f"{usd_text(dearer)} an hour dearer" if dearer > 0 else "costs the same an hour"
-        if best.estimate.seconds is not None:
-            how = "run time not known; dearer even at the speed of the fastest"
-    if option.wait_s:
-        how += f", free in about {option.wait_s:.0f} s"
-    return replace(option, reason=Reason("dearer", how))
-
-
-def _told(option: Option) -> Option:
-    """As it is shown: nobody can say what something costs in all whose time is not known, though it is ranked."""
-    return option if option.estimate.seconds is not None else replace(option, total_usd=None)
-
-
-def _stuck(options: list[Option]) -> str:
-    """What is waited for where nobody can say until when, or why nothing is possible."""
-    reasons = {option.reason.message for option in options if option.reason is not None}
-    busy = [str(o.estimate.configuration) for o in options if o.reason is not None and o.reason.code == "capacity"]
-    if not busy:
-        return "cannot run: " + ("; ".join(sorted(reasons)) or "no configuration")
-    return f"waits for {' or '.join(busy[:_NAMED])}: " + "; ".join([_UNTIL_WHEN, *sorted(reasons - {_UNTIL_WHEN})])
-
-
-def _waits(best: Option | None, options: list[Option]) -> Explanation:
-    if best is None:
-        return Explanation(None, _stuck(options), tuple(_told(option) for option in options))
-    summary = f"waits for {best.estimate.configuration}: free in about {best.wait_s:.0f} s"
-    now = [o for o in options if o.wait_s == 0 and o.reason is None and o.total_usd is not None]
-    if now and best.total_usd is not None:
-        other = min(now, key=_cheapest)
-        assert other.total_usd is not None
-        extra = other.total_usd - best.total_usd
-        summary += f"; would start now on {other.estimate.configuration} for {usd_text(extra)} more"
-    return Explanation(None, summary, tuple(_told(_passed_over(option, best)) for option in options))
-
-
-def _passed_over(option: Option, best: Option) -> Option:
-    """Every option with its reason: busy, or waiting for the best one is less."""
-    if option.reason is not None:
-        return option
-    if option.wait_s:
-        return replace(option, reason=Reason("capacity", f"busy: free in about {option.wait_s:.0f} s"))
-    compared = _compared(option, best)
-    return compared if compared.reason is not None else replace(option, reason=Reason("dearer", "waiting costs less"))
+__all__ = ["BACKFILLS", "DETAILED", "SETTLING_S", "Market"]

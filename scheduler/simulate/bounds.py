@@ -35,9 +35,10 @@ class Bounds:
     alone_median_jct_s: float | None
     alone_p99_jct_s: float | None
     srpt_mean_jct_s: float | None
-    """Shortest remaining work first on one machine as large as the cluster."""
+    """Shortest remaining work first on one machine as large as the cluster. None where jobs need each other: they come
+    when a schedule lets them."""
     mean_jct_s: float | None
-    """The best bound that was found: at least the two above."""
+    """The best bound that was found: at least those above."""
     makespan_s: float | None
     """From the start of the trace to the last end."""
 
@@ -62,9 +63,12 @@ def lower_bounds(trace: Trace, totals: Mapping[str, int]) -> Bounds:
     if not work.jobs:
         return Bounds(0, work.impossible, *[None] * 6)
     alone = work.alone_s
-    srpt, _ = _best_shares(lambda shares: work.srpt_jct_s(work.sizes(shares).sum(axis=0)), work.totals)
-    busy, shares = _best_shares(lambda shares: work.weighted_jct_s(work.sizes(shares), work.ones)[0], work.totals)
-    busy = max(busy, _best_weights(work, work.sizes(shares)))
+    known = {job.id for job in trace.jobs}
+    srpt = busy = None
+    if not any(need in known for job in trace.jobs for need in job.needs):
+        srpt, _ = _best_shares(lambda shares: work.srpt_jct_s(work.sizes(shares).sum(axis=0)), work.totals)
+        busy, shares = _best_shares(lambda shares: work.weighted_jct_s(work.sizes(shares), work.ones)[0], work.totals)
+        busy = max(busy, _best_weights(work, work.sizes(shares)))
     makespan, _ = _best_shares(lambda shares: work.makespan_s(work.sizes(shares).sum(axis=0)), work.totals)
     mean = float(alone.mean())
     return Bounds(
@@ -74,7 +78,7 @@ def lower_bounds(trace: Trace, totals: Mapping[str, int]) -> Bounds:
         alone_median_jct_s=float(np.median(alone)),
         alone_p99_jct_s=float(np.percentile(alone, 99)),
         srpt_mean_jct_s=srpt,
-        mean_jct_s=max(mean, srpt, busy),
+        mean_jct_s=max(mean, srpt or 0.0, busy or 0.0),
         makespan_s=max(makespan, float((work.arrivals + alone).max())),
     )
 

@@ -77,8 +77,10 @@ class Summary:
     """From arrival to the first placement."""
     stopped_mean_s: float | None
     """Without devices after the first placement; None where no spans were kept."""
+    cycles: int
+    """Plans that the policy made."""
     decision_mean_s: float | None
-    """Real seconds of one decision of the policy."""
+    """Real seconds of one plan."""
     decision_p99_s: float | None
     decision_max_s: float | None
 
@@ -103,7 +105,7 @@ def summary(result: SimulationResult) -> Summary:
     limited = [job for job in jobs if job.budget_usd is not None]
     restarts = sum(max(job.attempts - 1, 0) for job in jobs)
     preemptions = sum(job.preemptions for job in jobs)
-    decisions = [sample.decision_s for sample in result.samples]
+    decisions = [seconds for sample in result.samples for seconds in sample.decisions_s]
     started = [job.started_s - job.arrived_s for job in finished if job.started_s is not None]
     return Summary(
         policy=result.policy,
@@ -138,6 +140,7 @@ def summary(result: SimulationResult) -> Summary:
         restarts_per_job=_ratio(restarts, len(jobs)),
         waiting_mean_s=_mean(started),
         stopped_mean_s=_mean([_stopped_s(job) for job in finished if job.spans]),
+        cycles=len(decisions),
         decision_mean_s=_mean(decisions),
         decision_p99_s=_percentile(decisions, 99),
         decision_max_s=max(decisions, default=None),

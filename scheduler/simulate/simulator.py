@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
+from cluster.types import Snapshot
 
-from cluster.types import Node, Snapshot
-from workloads.spec import WorkloadSpec
-
-from ..engine import Engine, Upstream
+from ..engine import Engine
 from ..engine.engine import CycleReport
 from ..engine.reconcile import Stop
-from ..estimate.work import Work
 from ..policy import Policy
-from ..states import ENDED
+from ..states import ENDED, HOLDS_DEVICES
 from ..store import Event, MemoryStore, Record
 from ..types import Plan, Situation
 from .fairness import fair_seconds
+from .nodes import Failures, Nodes
+from .pace import Pace, watched
+from .profiler import TraceProfiler
 from .types import JobResult, Sample, SimulationResult, Span, Trace, TraceJob
 from .world import SimulatedCluster
 
 AGAIN = 4
 """Cycles at one moment, at most: what is stopped in one is placed in the next."""
+LEARNS_AFTER_S = 60.0
+"""Of work, then the speed of a job's family on its configuration is known."""
 _IDLE_CYCLES = 3
 """Cycles without anything that runs, comes or changes, after which nothing ever will."""
+_LIVE = ("pending", "queued", *sorted(HOLDS_DEVICES))
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,14 @@ class Options:
 
     round_s: float | None = None
     """Plan every so many seconds and at no other time, as round-based schedulers do; None: whenever something
-    happens, and every `tick_s`."""
+    happens, and in between after `tick_s`, then after ever longer."""
     tick_s: float = 60.0
+    longest_tick_s: float = 1800.0
+    """The interval doubles up to this as long as a cycle changes nothing. Not over `tick_s`: it never does."""
     noise: float = 0.0
     """Standard deviation of the logarithm of predicted / true seconds, of each family on each configuration."""
+    learns: bool = False
+    """What ran for a minute on a configuration is predicted without error there from then on, and all of its family."""
     node_failures_per_h: float = 0.0
     """Of each node; spot nodes are taken back as often as their catalog says besides."""
     launch_s: float = 180.0
@@ -57,7 +62,7 @@ class Options:
         """What differs from the defaults, for the reader."""
         default = Options()
         return {
-            name: f"{value:g}"
+            name: "yes" if value is True else f"{value:g}"
             for name, value in vars(self).items()
             if value is not None and value != vars(default)[name]
         }
@@ -75,87 +80,24 @@ def simulate(
     return _Simulation(trace, snapshot, policy, options or Options(), seed).run(on_progress)
 
 
-class TraceProfiler:
-    """Says how long a job of the trace takes on each configuration: what is true, times an error of its own for each
-    family and configuration."""
-
-    def __init__(self, jobs: Mapping[str, TraceJob], noise: float, seed: int) -> None:
-        """`jobs` by the name of their spec."""
-        self._jobs, self._noise, self._seed = jobs, noise, seed
-
-    def work(self, spec: WorkloadSpec, upstream: Mapping[str, Upstream]) -> Work:
-        """The work in numbers."""
-        del upstream
-        job = self._jobs[spec.name]
-        seconds = {str(c): s * self.error(job.family, str(c)) for c in job.configurations if (s := job.seconds(c))}
-        return Work("train", job.family, samples=job.work, declared_by=seconds, startup_s=job.startup_s)
-
-    def error(self, family: str, configuration: str) -> float:
-        """Predicted / true; the same in every run with the same seed."""
-        if self._noise <= 0:
-            return 1.0
-        key = zlib.crc32(f"{family}\t{configuration}".encode())
-        return float(np.exp(self._noise * np.random.default_rng([self._seed, key]).standard_normal()))
-
-
 @dataclass
 class _TimedPolicy:
-    """A policy, and the real seconds that its last plan took."""
+    """A policy, and the real seconds that its plans took."""
 
     policy: Policy
     name: str
-    seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
 
     def plan(self, situation: Situation) -> Plan:
         start = time.perf_counter()
         plan = self.policy.plan(situation)
-        self.seconds = time.perf_counter() - start
+        self.seconds.append(time.perf_counter() - start)
         return plan
 
-
-@dataclass
-class _Nodes:
-    """When nodes are lost and come back."""
-
-    cluster: SimulatedCluster
-    options: Options
-    random: np.random.Generator
-    losses: list[tuple[float, Node]] = field(default_factory=list)
-    returns: list[tuple[float, Node]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, cluster: SimulatedCluster, snapshot: Snapshot, options: Options, seed: int) -> _Nodes:
-        """Every node's first loss is drawn, in the order of the nodes."""
-        nodes = cls(cluster, options, np.random.default_rng([seed, 1]))
-        nodes._types = snapshot.device_types
-        for node in snapshot.nodes:
-            nodes._live(node, 0.0)
-        return nodes
-
-    _types: Mapping[str, Any] = field(default_factory=dict)
-
-    def _live(self, node: Node, now_s: float) -> None:
-        per_h = self.options.node_failures_per_h
-        if node.market == "spot":
-            per_h += max((self._types[d.device_type].interruptions_per_h or 0.0 for d in node.devices), default=0.0)
-        if per_h > 0 and not node.is_head:
-            self.losses.append((now_s + float(self.random.exponential(3600 / per_h)), node))
-
-    def next_s(self) -> float:
-        """When something happens to a node next."""
-        return min((at_s for at_s, _ in (*self.losses, *self.returns)), default=math.inf)
-
-    def apply(self, now_s: float) -> None:
-        """What has happened by now."""
-        for at_s, node in sorted((each for each in self.losses if each[0] <= now_s), key=lambda each: each[0]):
-            self.losses.remove((at_s, node))
-            self.cluster.lose_node(node.node_id)
-            tries = int(self.random.geometric(1 - self.options.launch_failures))
-            self.returns.append((at_s + tries * self.options.launch_s, node))
-        for at_s, node in sorted((each for each in self.returns if each[0] <= now_s), key=lambda each: each[0]):
-            self.returns.remove((at_s, node))
-            self.cluster.add_node(node)
-            self._live(node, at_s)
+    def taken(self) -> tuple[float, ...]:
+        """The seconds since this was asked last."""
+        seconds, self.seconds = tuple(self.seconds), []
+        return seconds
 
 
 class _Simulation:
@@ -166,96 +108,132 @@ class _Simulation:
         self.now_s = min((job.arrives_s for job in trace.jobs), default=0.0)
         self.policy = _TimedPolicy(policy, policy.name)
         jobs = {job.id: job for job in trace.jobs}
-        names = {job.id: f"job-{number}" for number, job in enumerate(trace.jobs)}
-        self.names = names
+        self.names = {job.id: f"job-{number}" for number, job in enumerate(trace.jobs)}
         self.cluster = SimulatedCluster(snapshot, lambda: self.now_s, jobs, options.checkpoint_every_s)
-        self.nodes = _Nodes.of(self.cluster, snapshot, options, seed)
+        failures = Failures(options.node_failures_per_h, options.launch_s, options.launch_failures)
+        self.nodes = Nodes.of(self.cluster, snapshot, failures, seed)
         self.store = MemoryStore(keep_events=False)
-        profiler = TraceProfiler({names[name]: job for name, job in jobs.items()}, options.noise, seed)
+        self.profiler = TraceProfiler({self.names[name]: job for name, job in jobs.items()}, options.noise, seed)
         self.engine = Engine(
-            self.store, self.cluster, self.cluster, self.policy, profiler, lambda: self.now_s, seed=seed
+            self.store, self.cluster, self.cluster, self.policy, self.profiler, lambda: self.now_s, seed=seed
         )
-        self.waiting = sorted(trace.jobs, key=lambda job: job.arrives_s)
+        submitted = submitted_s(trace.jobs)
+        self.waiting = sorted(((submitted[job.id], job) for job in trace.jobs), key=lambda each: each[0])
+        self.live: Sequence[Record] = ()
+        """As of the last cycle."""
         self.samples: list[Sample] = []
+        self.pace = Pace(options.tick_s, options.longest_tick_s)
         self.idle = 0
-        self.ended = 0
 
     def run(self, on_progress: Callable[[int, float], None]) -> SimulationResult:
         notes = []
-        while self.waiting or self._live():
-            self.nodes.apply(self.now_s)
-            self._submit()
-            self._cycles()
-            on_progress(self.ended, self.now_s)
-            next_s = self._next_s()
+        while self.waiting or self.live:
+            happened = [self.nodes.apply(self.now_s), self._submit(), self._learn()]
+            changed = self._cycles() or any(happened)
+            on_progress(len(self.names) - len(self.waiting) - len(self.live), self.now_s)
+            next_s = self._next_s(self.pace.after(changed=changed))
             if next_s is None:
-                notes.append(f"{self._live()} jobs never ran: nothing that is there can hold them")
+                notes.append(f"{len(self.live)} jobs never ran: nothing that is there can hold them")
                 break
             if next_s > self.options.limit_s:
                 self.now_s = max(self.now_s, self.options.limit_s)
-                notes.append(f"cut off after {self.options.limit_s:g} s with {self._live()} jobs unfinished")
+                notes.append(f"cut off after {self.options.limit_s:g} s with {len(self.live)} jobs unfinished")
                 break
             self.now_s = next_s
         return self._result(notes)
 
-    def _live(self) -> int:
-        return len(self.store.select(states=("pending", "queued", "starting", "running", "stopping")))
+    def _submit(self) -> bool:
+        """Whether anything came."""
+        before = len(self.waiting)
+        while self.waiting and self.waiting[0][0] <= self.now_s:
+            job = self.waiting.pop(0)[1]
+            needs = tuple(need for need in job.needs if need in self.names)
+            self.store.add([_record(job, self.names[job.id], needs)], [Event("submitted", "it arrived", job.id)])
+        return len(self.waiting) < before
 
-    def _submit(self) -> None:
-        while self.waiting and self.waiting[0].arrives_s <= self.now_s:
-            job = self.waiting.pop(0)
-            self.store.add([_record(job, self.names[job.id])], [Event("submitted", "it arrived", job.id)])
+    def _learn(self) -> bool:
+        """What runs has shown by now how fast its family is there: all of the family is estimated anew."""
+        if not self.options.learns:
+            return False
+        learnt = set()
+        for job, configuration, at_s in self.cluster.measured(LEARNS_AFTER_S):
+            if at_s <= self.now_s and not self.profiler.knows(job.family, str(configuration)):
+                self.profiler.learn(job.family, str(configuration))
+                learnt.add(job.family)
+        if learnt:
+            for record in self.store.select(states=("queued", *HOLDS_DEVICES)):
+                if record.work is not None and record.work.family in learnt:
+                    self.store.put(replace(record, work=self.profiler.work_of(record.name)))
+        return bool(learnt)
 
-    def _cycles(self) -> None:
-        """Cycles of this moment: as long as what one stops lets the next start something."""
-        decision_s, report = 0.0, None
+    def _cycles(self) -> bool:
+        """Cycles of this moment: as long as what one stops lets the next start something. Whether anything changed, or
+        soon may."""
+        ended, changed, report = len(self.cluster.attempts), False, None
         for _ in range(AGAIN):
             report = self.engine.run_cycle()
-            decision_s += self.policy.seconds
+            changed |= report is None or bool(report.actions)
             if report is None or not any(isinstance(action, Stop) for action in report.actions):
                 break
+        self.live = self.store.select(states=_LIVE)
         if report is not None:
-            self._sample(report, decision_s)
+            self._sample(report)
+            changed |= watched(report, self.live, self.now_s)
+        return changed or len(self.cluster.attempts) > ended
 
-    def _sample(self, report: CycleReport, decision_s: float) -> None:
-        records = self.store.select(states=("queued", "starting", "running", "stopping"))
-        running = [record for record in records if record.placement is not None]
-        self.ended = len(self.names) - len(self.waiting) - len(records)
+    def _sample(self, report: CycleReport) -> None:
+        running = [record for record in self.live if record.placement is not None]
         busy = Counter(name for record in running for name, _ in (record.placement.devices if record.placement else ()))
-        total = {name: report.situation.snapshot.total(name) for name in report.situation.snapshot.device_types}
+        total = dict.fromkeys(report.situation.snapshot.device_types, 0)
+        for node in report.situation.snapshot.nodes:
+            for each in node.devices:
+                total[each.device_type] += each.total
         prices = [record.price_usd_h for record in running]
-        usd_h = None if None in prices else sum(price for price in prices if price is not None)
-        queued = len(records) - len(running)
         self.samples.append(
             Sample(
                 self.now_s,
-                queued,
+                sum(record.state == "queued" for record in self.live),
                 len(running),
                 dict(busy),
                 total,
-                usd_h,
+                None if None in prices else sum(price for price in prices if price is not None),
                 dict(report.plan.congestion_usd_h),
-                decision_s,
+                self.policy.taken(),
             )
         )
         self.idle = 0 if running else self.idle + 1
 
-    def _next_s(self) -> float | None:
+    def _next_s(self, tick_s: float) -> float | None:
         """When the next cycle is; None where nothing will ever change."""
-        arrival_s = self.waiting[0].arrives_s if self.waiting else math.inf
+        arrival_s = self.waiting[0][0] if self.waiting else math.inf
         end_s = self.cluster.next_end_s()
-        event_s = min(arrival_s, math.inf if end_s is None else end_s, self.nodes.next_s())
-        if self.idle >= _IDLE_CYCLES and not self.waiting and end_s is None and not self.nodes.returns:
+        retry_s = min((at_s for each in self.live if (at_s := each.not_before_s or 0.0) > self.now_s), default=math.inf)
+        still = not self.waiting and end_s is None and not self.nodes.returns and math.isinf(retry_s)
+        if self.idle >= _IDLE_CYCLES and still:
             return None  # that a node is lost would help nobody
-        live = self._live()
-        if not live and not self.waiting:
+        if not self.live and not self.waiting:
             return self.now_s
         if self.options.round_s is not None:
-            away_s = self.options.round_s if live else arrival_s - self.now_s
+            away_s = self.options.round_s if self.live else arrival_s - self.now_s
             return self.now_s + max(1, math.ceil(away_s / self.options.round_s)) * self.options.round_s
-        if not live:
+        if not self.live:
             return arrival_s
-        return max(self.now_s + 1e-3, min(event_s, self.now_s + self.options.tick_s))
+        end_s = math.inf if end_s is None else end_s
+        event_s = min(arrival_s, end_s, retry_s, self.nodes.next_s(), self._lesson_s())
+        return max(self.now_s + 1e-3, min(event_s, self.now_s + tick_s))
+
+    def _lesson_s(self) -> float:
+        """When what runs will next have shown how fast it is."""
+        if not self.options.learns:
+            return math.inf
+        return min(
+            (
+                at_s
+                for job, configuration, at_s in self.cluster.measured(LEARNS_AFTER_S)
+                if at_s > self.now_s and not self.profiler.knows(job.family, str(configuration))
+            ),
+            default=math.inf,
+        )
 
     def _result(self, notes: list[str]) -> SimulationResult:
         spans: dict[str, list[Span]] = {}
@@ -267,30 +245,56 @@ class _Simulation:
             spans.setdefault(name, []).extend(held)
         records = {record.id: record for record in self.store.select()}
         totals = {name: self.snapshot.total(name) for name in self.snapshot.device_types}
+        came = [replace(job, arrives_s=_arrived_s(job, records)) for job in self.trace.jobs if job.id in records]
         lives = {
-            job.id: (job.arrives_s, self.now_s if (ended := records[job.id].ended_s) is None else ended)
-            for job in self.trace.jobs
-            if job.id in records
+            job.id: (job.arrives_s, self.now_s if (ended := records[job.id].ended_s) is None else ended) for job in came
         }
-        fair = fair_seconds({job.id: job for job in self.trace.jobs if job.id in records}, lives, totals)
+        fair = fair_seconds({job.id: job for job in came}, lives, totals)
         jobs = [
             _job_result(job, records[job.id], endings, tuple(spans.get(job.id, ())), fair[job.id], totals, self.now_s)
-            for job in self.trace.jobs
-            if job.id in records
+            for job in came
         ]
         text = self.options.as_text()
         return SimulationResult(self.policy.name, self.trace.name, self.seed, jobs, self.samples, text, notes)
 
 
-def _record(job: TraceJob, name: str) -> Record:
-    """A job as a user would have submitted it: a trainer of their own, on any of the configurations."""
+def submitted_s(jobs: Sequence[TraceJob]) -> dict[str, float]:
+    """When each job is known to the scheduler: not before everything it needs is."""
+    known = {job.id: job.arrives_s for job in jobs}
+    while True:
+        after = {job.id: max([known[job.id], *(known[need] for need in job.needs if need in known)]) for job in jobs}
+        if after == known:
+            return known
+        known = after
+
+
+def _arrived_s(job: TraceJob, records: Mapping[str, Record]) -> float:
+    """When everything that it needs had succeeded."""
+    needs = [records[name] for name in job.needs if name in records]
+    ends = [need.ended_s for need in needs if need.state == "succeeded" and need.ended_s is not None]
+    return max([job.arrives_s, *ends])
+
+
+_BODIES: Mapping[str, Mapping[str, Any]] = {
+    "train": {"entrypoint": "trace:job"},
+    "batch-infer": {"input": "trace", "entrypoint": "trace:job"},
+    "preprocess": {"input": "trace", "entrypoint": "trace:job"},
+    "command": {"command": "trace job"},
+}
+
+
+def _record(job: TraceJob, name: str, needs: tuple[str, ...]) -> Record:
+    """A job as a user would have submitted it: a body of their own, on any of the configurations."""
     counts = sorted({c.devices for c in job.configurations})
     types = sorted({device for c in job.configurations for device, _ in c.groups})
+    resources: dict[str, Any] = {"devices": types, "count": f"{counts[0]}..{counts[-1]}"}
+    if any(len(c.groups) > 1 for c in job.configurations):
+        resources["mix"] = True
     spec: dict[str, Any] = {
-        "kind": "train",
+        "kind": job.kind,
         "name": name,
-        "entrypoint": "trace:job",
-        "resources": {"devices": types, "count": f"{counts[0]}..{counts[-1]}"},
+        **_BODIES.get(job.kind, {}),
+        "resources": resources,
         "objective": job.objective,
         "priority": job.priority,
         "queue": job.queue,
@@ -299,12 +303,13 @@ def _record(job: TraceJob, name: str) -> Record:
     return Record(
         job.id,
         name,
-        "train",
+        job.kind,
         spec,
         "pending",
         job.arrives_s,
         f"/trace/{name}",
         f"/trace/{name}",
+        needs=needs,
         deadline_s=job.deadline_s,
         budget_usd=job.budget_usd,
     )
@@ -325,7 +330,7 @@ def _job_result(
         id=job.id,
         family=job.family,
         arrived_s=job.arrives_s,
-        started_s=record.first_started_s,
+        started_s=min((span.began_s for span in spans), default=None),
         ended_s=record.ended_s if record.state in ENDED else None,
         state=record.state,
         spent_usd=record.cost_usd(now_s),

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..types import Configuration
+
+Ending = Literal["succeeded", "stopped", "failed", "running"]
+"""What ended an attempt: its own success, the plan, its node or itself. `running`: nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class TraceJob:
     budget_usd: float | None = None
     startup_s: float = 0.0
     """Of every attempt: until it goes on where it was."""
+    kind: str = "train"
+    """Of workload. A `command` has all its devices on one node; `train` and `batch-infer` go on where they were
+    stopped, all others begin again."""
+    needs: tuple[str, ...] = ()
+    """Ids of the jobs that must have succeeded before it arrives. One that the trace does not have is met."""
 
     def seconds(self, configuration: Configuration, done: float = 0.0) -> float | None:
         """Seconds from a share of the work to its end on one configuration, packed; None where it is impossible."""
@@ -77,6 +86,8 @@ class Span:
     count: int
     began_s: float
     ended_s: float
+    ended: Ending = "succeeded"
+    """What ended the attempt."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class JobResult:
     id: str
     family: str
     arrived_s: float
+    """And everything it needs had succeeded."""
     started_s: float | None
     """First placed; None: never."""
     ended_s: float | None
@@ -111,7 +123,7 @@ class JobResult:
 
 @dataclass(frozen=True)
 class Sample:
-    """The cluster after one cycle."""
+    """The cluster after the cycles of one moment."""
 
     at_s: float
     queued: int
@@ -123,8 +135,18 @@ class Sample:
     usd_h: float | None
     """Dollars an hour of what is held."""
     congestion_usd_h: Mapping[str, float]
-    decision_s: float
-    """Real seconds that the policy took."""
+    decisions_s: Sequence[float]
+    """Real seconds of each plan of this moment: several where what one stops lets the next start something."""
+
+    @property
+    def cycles(self) -> int:
+        """How many there were."""
+        return len(self.decisions_s)
+
+    @property
+    def decision_s(self) -> float:
+        """Real seconds of the longest plan."""
+        return max(self.decisions_s, default=0.0)
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.fake import FakeCluster, Script
 from cluster.types import Node, ProgressRecord, RunObservation, RunRequest, Snapshot
 
+from ..engine.reconcile import RESUMES
 from ..types import Configuration
-from .types import Phase, Span, TraceJob
+from .types import Ending, Phase, Span, TraceJob
 
 STEPS = 10**9
 """A job's work as its progress is reported: fine enough that a resumed job loses nothing by rounding."""
+_ROUNDING = 1e-9
+"""Of amounts of devices."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,7 @@ class Attempt:
     """One run of a job that is over."""
 
     job: str
-    ended: str
-    """`succeeded`, `stopped` by the plan, or `failed`."""
+    ended: Ending
     spans: tuple[Span, ...]
 
 
@@ -42,7 +44,7 @@ class SimulatedCluster(FakeCluster):
     """A `FakeCluster` whose runs are the jobs of a trace.
 
     A job that is stopped writes a checkpoint first; one that loses a node goes on from its last, which is at most
-    `checkpoint_every_s` seconds of work old.
+    `checkpoint_every_s` seconds of work old. Kinds that have no checkpoints begin again.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class SimulatedCluster(FakeCluster):
         self._done: dict[str, float] = {}
         self._advancing: dict[str, _Progress] = {}
         self._over: set[str] = set()
+        self._shown: dict[str, tuple[Node, list[float], Node]] = {}
         self.attempts: list[Attempt] = []
         """All runs that are over, in the order they were seen to be."""
 
@@ -73,6 +76,22 @@ class SimulatedCluster(FakeCluster):
         self._over.clear()
         return super().snapshot()
 
+    def _with_free(self, node: Node, held: Mapping[tuple[str, str], float]) -> Node:
+        """As the fake's; a node of which as much is held as the last time is the same object."""
+        used = [held.get((node.node_id, each.resource), 0.0) for each in node.devices]
+        known = self._shown.get(node.node_id)
+        if known is None or known[0] is not node or known[1] != used:
+            known = self._shown[node.node_id] = node, used, super()._with_free(node, held)
+        return known[2]
+
+    def check(self) -> None:
+        """As the fake's, which also finds out who it was: it is asked where something is wrong."""
+        for (node_id, resource), amount in self._held().items():
+            node = self._world.nodes.get(node_id)
+            total = sum(each.total for each in node.devices if each.resource == resource) if node is not None else -1
+            if amount > total + _ROUNDING:
+                super().check()
+
     # Executor
 
     def observe(self, run_ids: Collection[str]) -> dict[str, RunObservation]:
@@ -84,17 +103,20 @@ class SimulatedCluster(FakeCluster):
         return found
 
     def progress(self, run_id: str) -> Sequence[ProgressRecord]:
-        """The fake's records, and how much of the work is done."""
+        """The fake's records, and of what has checkpoints how much of the work is done."""
         records = list(super().progress(run_id))
         run = self._world.runs.get(run_id)
         if run is None:
             return records
         job_id = run.request.job.workload_id
+        if self._jobs[job_id].kind not in RESUMES:
+            return records  # nobody knows how far it is
         advancing = self._advancing.get(run_id)
         share = self._share(run_id, self._now()) if advancing is not None else self._done.get(job_id, 0.0)
         step = {"t": self._now(), "kind": "step", "step": int(share * STEPS), "total_steps": STEPS}
+        saved = {**step, "kind": "checkpoint"}  # what a stop now would write first
         last = [record for record in records if record["kind"] in ("done", "failed")]
-        return [*(record for record in records if record not in last), step, *last]
+        return [*(record for record in records if record not in last), step, saved, *last]
 
     def add_node(self, node: Node) -> None:
         """A node joins, or comes back."""
@@ -107,7 +129,18 @@ class SimulatedCluster(FakeCluster):
 
     def held_now(self) -> dict[str, tuple[Span, ...]]:
         """What the jobs hold that still run, by job."""
-        return {each.job.id: self._spans(run_id, each, self._now()) for run_id, each in self._advancing.items()}
+        return {
+            each.job.id: self._spans(run_id, each, self._now(), "running") for run_id, each in self._advancing.items()
+        }
+
+    def measured(self, after_s: float) -> Iterator[tuple[TraceJob, Configuration, float]]:
+        """Of every run that is not over, or was not yet seen to be: when its speed is known, which is after so many
+        seconds of work, or at its end."""
+        for run_id, each in self._advancing.items():
+            run = self._world.runs[run_id]
+            known_s = each.began_s + each.job.startup_s + min(after_s, run.script.run_s)
+            if known_s <= run.end_s:
+                yield each.job, each.configuration, known_s
 
     # Jobs
 
@@ -129,19 +162,20 @@ class SimulatedCluster(FakeCluster):
         progress = self._advancing.pop(run_id)
         ended_s = self._now() if observation.ended_s is None else observation.ended_s
         worked_s = max(0.0, ended_s - progress.began_s - progress.job.startup_s)
-        if observation.state == "succeeded":
+        ended: Ending = "failed" if observation.state not in ("succeeded", "stopped") else observation.state
+        if ended == "succeeded":
             self._done[progress.job.id] = 1.0
-        else:
-            if observation.state == "failed":
+        elif progress.job.kind in RESUMES:
+            if ended == "failed":
                 worked_s -= worked_s % self._checkpoint_every_s
             self._done[progress.job.id] = _advanced(progress, worked_s)
-        self.attempts.append(Attempt(progress.job.id, observation.state, self._spans(run_id, progress, ended_s)))
+        self.attempts.append(Attempt(progress.job.id, ended, self._spans(run_id, progress, ended_s, ended)))
         self._over.add(run_id)
 
-    def _spans(self, run_id: str, progress: _Progress, ended_s: float) -> tuple[Span, ...]:
+    def _spans(self, run_id: str, progress: _Progress, ended_s: float, ended: Ending) -> tuple[Span, ...]:
         shards = self._world.runs[run_id].request.job.shards
         held = Counter((shard.node_id, shard.device_type) for shard in shards)
-        return tuple(Span(node, name, n, progress.began_s, ended_s) for (node, name), n in sorted(held.items()))
+        return tuple(Span(node, name, n, progress.began_s, ended_s, ended) for (node, name), n in sorted(held.items()))
 
 
 def _phases(progress: _Progress) -> list[tuple[float, float, float]]:

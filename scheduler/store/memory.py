@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..estimate.calibration import Calibration
-from ..estimate.device_rates import DeviceRates
+from ..estimate.device_rates import DeviceRates, LearntAgainst
 from ..states import ENDED, check_transition
 from .records import Event, Record
 
@@ -23,6 +23,8 @@ class MemoryStore:
         self._keep_events, self._cycle = keep_events, 0
         self._calibration = calibration or Calibration()
         self._rates: Mapping[str, DeviceRates] = {}
+        self._against: LearntAgainst = {}
+        self._policy_memory: str | None = None
 
     def add(self, records: Sequence[Record], events: Sequence[Event]) -> None:
         """Accept new workloads. Raises ValueError where an id is taken."""
@@ -81,8 +83,25 @@ class MemoryStore:
         """What benchmarks measured."""
         return dict(self._rates)
 
-    def save_calibration(self, calibration: Calibration, rates: Mapping[str, DeviceRates] | None = None) -> None:
+    def load_learnt_against(self) -> LearntAgainst:
+        """The rates that what was learnt is in terms of."""
+        return dict(self._against)
+
+    def save_calibration(
+        self,
+        calibration: Calibration,
+        rates: Mapping[str, DeviceRates] | None = None,
+        against: LearntAgainst | None = None,
+    ) -> None:
         """Keep what was learnt."""
         self._calibration = calibration
-        if rates is not None:
-            self._rates = rates
+        self._rates = self._rates if rates is None else rates
+        self._against = self._against if against is None else against
+
+    def load_policy_memory(self) -> str | None:
+        """What was saved last."""
+        return self._policy_memory
+
+    def save_policy_memory(self, text: str) -> None:
+        """Keep a policy's notes."""
+        self._policy_memory = text

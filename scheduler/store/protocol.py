@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ..estimate.calibration import Calibration
-from ..estimate.device_rates import DeviceRates
+from ..estimate.device_rates import DeviceRates, LearntAgainst
 from .records import Event, Record
 
 
@@ -41,6 +41,23 @@ class EngineStore(Protocol):
         """What benchmarks measured of device types."""
         ...
 
-    def save_calibration(self, calibration: Calibration, rates: Mapping[str, DeviceRates] | None = None) -> None:
-        """Replace what was learnt."""
+    def load_learnt_against(self) -> LearntAgainst:
+        """The rates that what was learnt is in terms of."""
+        ...
+
+    def save_calibration(
+        self,
+        calibration: Calibration,
+        rates: Mapping[str, DeviceRates] | None = None,
+        against: LearntAgainst | None = None,
+    ) -> None:
+        """Replace what was learnt; rates of either kind stay as they are where they are None."""
+        ...
+
+    def load_policy_memory(self) -> str | None:
+        """What was saved last; None where nothing was."""
+        ...
+
+    def save_policy_memory(self, text: str) -> None:
+        """Replace a policy's notes, as the engine writes them."""
         ...

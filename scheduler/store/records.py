@@ -62,6 +62,10 @@ class Record:
     """Dollars of ended attempts."""
     spent_s: float = 0.0
     """Seconds of ended attempts."""
+    interrupted: bool = False
+    """Its last run was lost with its cluster, and no other has started since."""
+    waited_s: float = 0.0
+    """Seconds of ended waits: ready to run, and nothing held."""
     received_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds of ended attempts on each device type."""
     cancel_requested: bool = False

@@ -58,6 +58,10 @@ looked at anew."""
 _SET = "INSERT OR REPLACE INTO settings VALUES (?, ?)"
 DEVICE_RATES = "device-rates"
 """The setting that keeps what benchmarks measured."""
+LEARNT_AGAINST = "learnt-against"
+"""The setting that keeps the rates which calibration is in terms of."""
+POLICY_MEMORY = "policy-memory"
+"""The setting that keeps a policy's notes."""
 _RECORD = TypeAdapter(Record)
 _LAST_CHARACTER = chr(sys.maxunicode)
 
@@ -210,11 +214,18 @@ class Store:
         """What benchmarks measured of device types, by the name calibration knows them by."""
         return device_rates.from_json(self.setting(DEVICE_RATES))
 
+    def load_learnt_against(self) -> device_rates.LearntAgainst:
+        """The rates that calibration is in terms of, by the name calibration knows device types by."""
+        return device_rates.against_from_json(self.setting(LEARNT_AGAINST))
+
     def save_calibration(
-        self, calibration: Calibration, rates: Mapping[str, device_rates.DeviceRates] | None = None
+        self,
+        calibration: Calibration,
+        rates: Mapping[str, device_rates.DeviceRates] | None = None,
+        against: device_rates.LearntAgainst | None = None,
     ) -> None:
-        """Replace what was learnt, and the rates of device types where they are given: in one transaction, since the
-        one is learnt against the other."""
+        """Replace what was learnt, what was measured of device types, and the rates that the one is in terms of, where
+        they are given: in one transaction, since none means anything without the others."""
         with self._transaction() as db:
             db.execute("DELETE FROM calibration")
             db.executemany(
@@ -223,6 +234,16 @@ class Store:
             )
             if rates is not None:
                 db.execute(_SET, (DEVICE_RATES, device_rates.to_json(rates)))
+            if against is not None:
+                db.execute(_SET, (LEARNT_AGAINST, device_rates.to_json(against)))
+
+    def load_policy_memory(self) -> str | None:
+        """What was saved last."""
+        return self.setting(POLICY_MEMORY)
+
+    def save_policy_memory(self, text: str) -> None:
+        """Replace a policy's notes."""
+        self.set_setting(POLICY_MEMORY, text)
 
     def setting(self, name: str) -> str | None:
         """A stored setting, or None."""

@@ -1,4 +1,5 @@
-"""A cluster of three nodes of its own for the bodies, and drivers that start the way a Ray Job's does."""
+"""The service with its local cluster; a cluster of three nodes for the bodies alone, with drivers that start the way a
+Ray Job's does."""
 
 from __future__ import annotations
 
@@ -18,10 +19,83 @@ from typing import Any
 import pytest
 
 from cluster.launch import free_ports
+from cluster.local import LocalCluster
+from cluster.processes import members
+from scheduler.client import Client
 from workloads.job import Job, Shard, read_progress
 
 SOURCE = Path(__file__).parents[2] / "workloads"
 A100 = "A100-SXM4-40GB"
+
+
+RAYWISE = str(Path(sys.executable).with_name("raywise"))
+
+
+@dataclass
+class Service:
+    """A home folder and its command line."""
+
+    home: Path
+
+    def run(self, *arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        """`raywise` with these arguments, to its end."""
+        command = [RAYWISE, *map(str, arguments)]
+        return subprocess.run(
+            command, env=self.env(**env), cwd=cwd, capture_output=True, text=True, timeout=550, check=False
+        )
+
+    def env(self, **more: str) -> dict[str, str]:
+        """The environment of a command."""
+        return {**os.environ, "RAYWISE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **more}
+
+    def json(self, *arguments: object, **env: str) -> Any:
+        """What a command that succeeds says with `--json`."""
+        done = self.run(*arguments, "--json", **env)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def submit(self, spec: Path) -> str:
+        """The id of the workload."""
+        return str(self.json("submit", spec)["id"])
+
+    def client(self) -> Client:
+        """For questions that are asked again and again: a command takes a second of a core to start."""
+        return Client(home=self.home)
+
+    def show(self, workload_id: str) -> Any:
+        """The workload, or all those of a pipeline, as they are now."""
+        with self.client() as client:
+            return client.show(workload_id)["workloads"]
+
+    def until(self, workload_id: str, condition: Callable[[Any], bool], timeout_s: float = 120) -> Any:
+        """The workload once the condition holds."""
+        start = time.monotonic()
+        while True:
+            workload = self.show(workload_id)[0]
+            if condition(workload):
+                return workload
+            assert time.monotonic() - start < timeout_s, workload
+            assert not workload["ended"], workload
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """The service on a local cluster of its own, as `raywise up --detach` starts them. Leaves nothing behind."""
+    home = Path(tempfile.mkdtemp(prefix="rw-test-"))
+    service = Service(home)
+    started = service.run("up", "--detach")
+    assert started.returncode == 0, started.stderr
+    cluster = LocalCluster.open(home / "cluster")
+    assert cluster is not None
+    yield service
+    stopped = service.run("down")
+    log = (home / "service.log").read_text()
+    shutil.rmtree(home)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not members(cluster.cluster_id), "a process of the cluster is left"
+    assert not cluster.temp_dir.exists()
+    assert "Traceback" not in log, log
 
 
 @dataclass
@@ -60,7 +134,7 @@ def nodes() -> Iterator[Nodes]:
     env.pop("RAY_ADDRESS", None)
     ports = free_ports(6)
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", "--num-gpus=0"]
-    ray += ["--object-store-memory=200000000"]
+    ray += ["--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0"]  # one address for all
     address = f"127.0.0.1:{ports[0]}"
     head = ["--head", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--ray-client-server-port={ports[2]}"]
     head += ["--num-cpus=2", f"--temp-dir={folder}/r", "--labels=raywise.io/device=cpu"]
@@ -74,10 +148,11 @@ def nodes() -> Iterator[Nodes]:
     started: list[subprocess.Popen[bytes]] = []
     try:
         ids: dict[str, str] = {}
-        for number, command in enumerate(commands, start=1):
-            with open(folder / f"node-{number}.log", "wb") as log:
-                started.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
-            ids = _wait_for_nodes(address, number, env)
+        for together in (commands[:1], commands[1:]):
+            for command in together:
+                with open(folder / f"node-{len(started) + 1}.log", "wb") as log:
+                    started.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
+            ids = _wait_for_nodes(address, len(started), env)
         yield Nodes(address, ids, {**env, "RAY_ADDRESS": address}, str(path))
     finally:
         for process in reversed(started):
@@ -96,7 +171,7 @@ import json, time
 from ray._raylet import GcsClient
 from ray._private.state import GlobalState
 from ray._raylet import GcsClientOptions
-deadline = time.time() + 60
+deadline = time.time() + 180
 while time.time() < deadline:
     try:
         state = GlobalState()

@@ -70,7 +70,7 @@ def trained(driver: Driver, nodes: Nodes, tokens: Attempt, model: str) -> Attemp
     options = {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "max_length": 16}
     spec = {"kind": "train", "input": str(tokens.output), "model": model, "hyperparameters": options}
     # Slow enough that there is a middle to be killed in, and a checkpoint before it.
-    shards = [nodes.shard("T4", 0.02), nodes.shard("T4", 0.02)]
+    shards = [nodes.shard("T4", 0.05), nodes.shard("T4", 0.05)]
     process = driver.start("train", {**spec, "checkpoint_every": "1s"}, shards)
     driver.wait_for("train", lambda record: record["kind"] == "step" and record["step"] > 20)
     os.kill(nodes.processes("ray::RayTrainWorker")[0], signal.SIGKILL)
@@ -135,7 +135,7 @@ def test_a_new_attempt_goes_on_from_the_last_checkpoint(
     options = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-3, "max_length": 16, "pooling": "cls"}
     spec = {"kind": "train", "input": str(tokens.output), "model": model, "hyperparameters": options}
     spec["checkpoint_every"] = "1s"
-    first = driver.start("again", spec, [nodes.shard("T4", 0.02), nodes.shard("T4", 0.02)])
+    first = driver.start("again", spec, [nodes.shard("T4", 0.03), nodes.shard("T4", 0.03)])
     driver.wait_for("again", lambda record: record["kind"] == "metrics")  # an epoch is over and saved
     first.send_signal(signal.SIGTERM)
     assert driver.finish("again", first).code == 143

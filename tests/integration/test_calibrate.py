@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from .conftest import Service
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-RAYWISE = str(Path(sys.executable).with_name("raywise"))
 A100 = "A100-SXM4-40GB"
 
 
-def run(home: Path, *arguments: str) -> str:
-    env = {**os.environ, "RAYWISE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([RAYWISE, *arguments], env=env, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="rw-cal-"))
-    run(folder, "up", "--detach")
-    yield folder
-    run(folder, "down")
-    log = (folder / "service.log").read_text()
-    shutil.rmtree(folder)
-    assert "Traceback" not in log, log
-
-
-@pytest.fixture(scope="module")
-def answer(home: Path) -> Any:
+def answer(service: Service) -> Any:
     """What `calibrate --json` says."""
-    return json.loads(run(home, "calibrate", "--json"))
+    return service.json("calibrate")
 
 
 def test_every_device_type_is_measured(answer: Any) -> None:
@@ -62,11 +38,11 @@ def test_the_t4_emulated_at_half_speed_measures_as_half_the_a100(answer: Any) ->
     assert 1.3 < fast["bandwidth_bytes_s"] / slow["bandwidth_bytes_s"] < 3
 
 
-def test_what_was_measured_is_kept_until_it_is_reset(home: Path, answer: Any) -> None:
+def test_what_was_measured_is_kept_until_it_is_reset(service: Service, answer: Any) -> None:
     def kept() -> dict[str, Any]:
-        types = json.loads(run(home, "calibrate", "--show", "--json"))["device_types"]
+        types = service.json("calibrate", "--show")["device_types"]
         return {kind["name"]: kind["measured"] for kind in types}
 
     assert kept() == {kind["name"]: kind["measured"] for kind in answer["device_types"]}
-    assert json.loads(run(home, "calibrate", "--reset", "--json"))["forgotten"]["device_types"] == 3
+    assert service.json("calibrate", "--reset")["forgotten"]["device_types"] == 3
     assert set(kept().values()) == {None}

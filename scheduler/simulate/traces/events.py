@@ -4,8 +4,9 @@ A workload that succeeded becomes a job. On each configuration that was weighed 
 predicted then, times measured / predicted of what it really ran on; what was not weighed is impossible. Where it ran
 in several attempts, no attempt says how long the whole takes: the median factor of its family is taken, or 1.
 
-Not kept: what fails, who needs whose output (a step arrives when it really became ready), and memory. The file is only
-read, also while a service writes to it.
+A step of a pipeline arrives when everything it needs has succeeded in the replay; where the replay has not all of it,
+not before it really became ready either. Not kept: what fails, and memory. The file is only read, also while a service
+writes to it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def replay(path: Path, objective: str | None = None) -> Replay:
         hint = "only workloads that succeeded, and on which time was spent, can be replayed"
         left_out = ", ".join(f"{count} {why}" for why, count in sorted(skipped.items()))
         raise refused(file, f"holds no workload to replay{f' ({left_out})' if left_out else ''}", hint)
-    arrives_s = {record.id: ready_s.get(record.id, record.queued_s or record.submitted_s) for record in kept}
+    arrives_s = {record.id: _arrives_s(record, ready_s, {each.id for each in kept}) for record in kept}
     begin_s = min(arrives_s.values())
     factors = _factors(kept)
     jobs = [_job(record, arrives_s[record.id], begin_s, factors[record.id], objective) for record in kept]
@@ -128,6 +129,13 @@ def _record(file: Path, name: str, text: str) -> Record:
         where = ".".join(str(part) for part in first["loc"])
         problem = Problem(f"{where}: {first['msg']}", f"workload {name}", "the record is damaged", str(file))
         raise SpecError(problem) from None
+
+
+def _arrives_s(record: Record, ready_s: Mapping[str, float], kept: Collection[str]) -> float:
+    """A step whose needs are all replayed was submitted then, and waits for them; others were ready then."""
+    if record.needs and all(need in kept for need in record.needs):
+        return record.submitted_s
+    return ready_s.get(record.id, record.queued_s or record.submitted_s)
 
 
 def _weighed(record: Record) -> dict[Configuration, tuple[float, float]]:
@@ -189,6 +197,8 @@ def _job(record: Record, arrives_s: float, begin_s: float, factor: float, object
         deadline_s=None if record.deadline_s is None else record.deadline_s - begin_s,
         budget_usd=record.budget_usd,
         startup_s=startup_s,
+        kind=record.kind,
+        needs=record.needs,
     )
 
 

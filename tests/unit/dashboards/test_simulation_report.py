@@ -17,7 +17,7 @@ from dashboards.simulation_figures import POINTS, over_time
 from dashboards.simulation_gantt import BARS, COLUMNS, ROWS, Stop, gantt_figure, lanes_of
 from dashboards.simulation_report import report_html
 from scheduler.simulate.metrics import lower_bounds, summary
-from scheduler.simulate.types import JobResult, Sample, SimulationResult, Span
+from scheduler.simulate.types import Ending, JobResult, Sample, SimulationResult, Span
 from simulated import POLICIES, made_result, made_trace, nodes
 
 EVIL = "</script><b>x&amp;"
@@ -82,8 +82,15 @@ def job(name: str, *spans: Span, family: str = "f") -> JobResult:
     )
 
 
-def span(began_s: float, ended_s: float, count: int = 1, node: str = "n1", kind: str = "T4") -> Span:
-    return Span(node, kind, count, began_s, ended_s)
+def span(
+    began_s: float,
+    ended_s: float,
+    count: int = 1,
+    node: str = "n1",
+    kind: str = "T4",
+    ended: Ending = "succeeded",
+) -> Span:
+    return Span(node, kind, count, began_s, ended_s, ended)
 
 
 def result(*jobs: JobResult, samples: tuple[Sample, ...] = ()) -> SimulationResult:
@@ -124,7 +131,7 @@ def test_names_that_others_gave_are_text() -> None:
     jobs = [replace(job(EVIL, span(0, 9, node=EVIL, kind=EVIL), span(12, 20)), family=EVIL)]
     busy = {EVIL: 1}
     one = SimulationResult(
-        EVIL, EVIL, 0, jobs, [Sample(0, 0, 1, busy, busy, 1.0, {EVIL: 1.0}, 0.1)], {EVIL: EVIL}, [EVIL]
+        EVIL, EVIL, 0, jobs, [Sample(0, 0, 1, busy, busy, 1.0, {EVIL: 1.0}, (0.1,))], {EVIL: EVIL}, [EVIL]
     )
     whole = report_html([one, one], [summary(one), summary(one)])
     page = Page(whole)
@@ -149,6 +156,15 @@ def test_where_nothing_finished_there_is_a_page_that_says_so(results: list[Simul
     assert page.figures["all"]["completion"] is None
     assert page.count("table") == 1
     assert any(attrs.get("data-none") == "No job finished." for _, attrs in page.tags)
+
+
+def test_of_policies_that_finished_unequally_the_one_that_finished_the_most_is_shown() -> None:
+    few = result(job("a", span(0, 3600)), replace(job("b", span(0, 9)), state="running", ended_s=None))
+    all_ = replace(few, policy="better", jobs=[job("a", span(0, 7200)), job("b", span(0, 7200))])
+    page = Page(report_html([few, all_], [summary(few), summary(all_)]))
+    said = " ".join(page.words)
+    assert "better, which finished the most" in said
+    assert "the same for all" not in said
 
 
 def test_a_job_gets_devices_that_nobody_else_holds() -> None:
@@ -181,22 +197,78 @@ def test_no_device_is_drawn_twice_at_a_time(made: list[SimulationResult]) -> Non
         assert drawn == pytest.approx(summary(each).device_hours * 3600)
 
 
-def test_an_attempt_that_was_stopped_is_marked_and_a_job_that_goes_on_at_once_is_not() -> None:
-    moved = job("moved", span(0, 4), span(4, 8, node="n2"))
-    paused = job("paused", span(0, 3, 2), span(5, 8, 2))
-    stayed = job("stayed", span(0, 4, node="n3"), span(4, 9, node="n3"))
-    stops = {stop.job: stop for stop in lanes_of(result(moved, paused, stayed)).stops}
-    assert set(stops) == {"moved", "paused"}
-    assert (stops["moved"].at_s, stops["moved"].moved) == (4, True)
-    assert (stops["paused"].at_s, stops["paused"].moved) == (3, False)
+def test_an_attempt_that_did_not_succeed_is_marked_and_a_job_that_goes_on_at_once_is_not() -> None:
+    moved = job("moved", span(0, 4, ended="stopped"), span(4, 8, node="n2"))
+    paused = job("paused", span(0, 3, 2, ended="stopped"), span(5, 8, 2))
+    stayed = job("stayed", span(0, 4, node="n3", ended="stopped"), span(4, 9, node="n3"))
+    broken = job("broken", span(0, 4, node="n4", ended="failed"), span(4, 9, node="n4"))
+    apart = job("apart", *[span(0, 9, node=name, ended="running") for name in ("n5", "n6")])
+    stops = {stop.job: stop for stop in lanes_of(result(moved, paused, stayed, broken, apart)).stops}
+    assert {name: (stop.at_s, stop.ended, stop.moved) for name, stop in stops.items()} == {
+        "moved": (4, "stopped", True),
+        "paused": (3, "stopped", False),
+        "broken": (4, "failed", True),
+        "apart": (9, "running", False),
+    }
     assert isinstance(stops["paused"], Stop)
+
+
+def ends_of(figure: Any) -> dict[str, dict[str, Any]]:
+    """The traces that show ends, by what they are called."""
+    return {each["name"]: each for each in figure["data"] if each["type"] == "scatter" and each.get("text")}
+
+
+def test_preempted_failed_and_running_attempts_look_different() -> None:
+    jobs = [
+        job("p", span(0, 3, ended="stopped"), span(5, 8)),
+        job("f", span(0, 4, node="n2", ended="failed"), span(6, 9, node="n2")),
+        job("r", span(0, 9, node="n3", ended="running")),
+    ]
+    figure = gantt_figure(result(*jobs), ["f"])
+    assert figure is not None
+    marks = ends_of(figure)
+    assert list(marks) == ["preempted or moved", "failed, or lost its node", "still running"]
+    assert len({each["marker"]["symbol"] for each in marks.values()}) == 3, "whatever colours one sees"
+    assert {each["legend"] for each in marks.values()} == {"legend2"} and figure["layout"]["legend2"]["title"]["text"]
+    assert [each["text"] for each in marks.values()] == [
+        ["job p was stopped for the plan, to go on later"],
+        ["job f failed, or lost its node"],
+        ["job r still ran at the end"],
+    ]
+    stopped, failed = counts_of(figure)
+    assert (sum(stopped["y"]), sum(failed["y"])) == (1, 1)
+    assert stopped["marker"]["pattern"]["shape"] != failed["marker"]["pattern"]["shape"]
+    assert failed["marker"]["pattern"]["fillmode"] == "overlay", (
+        "else only the stripes are drawn, in the page's own colour"
+    )
+    assert not stopped["showlegend"] and not failed["showlegend"], "their marks have a legend"
+
+
+def counts_of(figure: Any) -> list[dict[str, Any]]:
+    """The bars that count ends below the devices."""
+    return [each for each in figure["data"] if each.get("yaxis") == "y2"]
+
+
+def test_where_there_is_no_room_for_marks_the_counts_have_a_legend() -> None:
+    jobs = [job(str(n), span(0, 3, node=f"n{n}", ended="failed"), span(5, 8, node=f"n{n}")) for n in range(ROWS + 1)]
+    figure = gantt_figure(result(*jobs), ["f"])
+    assert figure is not None and not ends_of(figure)
+    assert [(sum(each["y"]), each["showlegend"]) for each in counts_of(figure)] == [(0, False), (ROWS + 1, True)]
+
+
+def test_counts_are_stacked() -> None:
+    jobs = [job(end, span(0, 3, node=end, ended=end), span(5, 8, node=end)) for end in ("stopped", "failed")]  # type: ignore[arg-type]
+    figure = gantt_figure(result(*jobs), ["f"])
+    assert figure is not None
+    stopped, failed = counts_of(figure)
+    assert failed["base"] == stopped["y"]
 
 
 def test_all_preemptions_are_counted_below_the_devices(made: list[SimulationResult]) -> None:
     for each in made:
         figure = gantt_figure(each, ["A3C (batch size 16)"])
         assert figure is not None
-        counted = sum(next(trace for trace in figure["data"] if trace["name"] == "stops")["y"])
+        counted = sum(sum(bar["y"]) for bar in counts_of(figure))
         assert counted == len(lanes_of(each).stops)
         assert (summary(each).preemptions == 0) == (counted == 0)
         assert counted <= summary(each).preemptions
@@ -214,7 +286,9 @@ def test_tens_of_thousands_of_spans_become_cells_of_bounded_number() -> None:
     assert len(grid["z"]) == ROWS and {len(row) for row in grid["z"]} == {COLUMNS}
     assert len(json.dumps(figure)) < 1_000_000
     few = gantt_figure(result(*jobs[:70]), ["even"])
-    assert few is not None and sum(len(trace["x"]) for trace in few["data"] if trace.get("base")) == 70 * 50 <= BARS
+    assert (
+        few is not None and sum(len(trace["x"]) for trace in few["data"] if trace.get("orientation")) == 70 * 50 <= BARS
+    )
 
 
 def test_a_cell_has_the_family_that_held_it_most_and_is_empty_where_it_was_idle() -> None:
@@ -230,7 +304,7 @@ def test_a_cell_has_the_family_that_held_it_most_and_is_empty_where_it_was_idle(
 
 
 def sample(at_s: float, queued: int, usd_h: float | None = None) -> Sample:
-    return Sample(at_s, queued, 0, {}, {}, usd_h, {}, 0.0)
+    return Sample(at_s, queued, 0, {}, {}, usd_h, {}, (0.0,))
 
 
 def test_few_samples_are_drawn_as_they_are() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scheduler.simulate.types import JobResult, Phase, Sample, SimulationResult, Span, Trace, TraceJob
+from scheduler.simulate.types import Ending, JobResult, Phase, Sample, SimulationResult, Span, Trace, TraceJob
 from scheduler.types import Configuration
 
 SPEEDS = {"k80": 1.0, "p100": 2.2, "v100": 4.0}
@@ -57,10 +57,10 @@ class _Running:
     preemptions: int = 0
     usd: float = 0.0
 
-    def stop(self, now_s: float) -> None:
+    def stop(self, now_s: float, ended: Ending = "stopped") -> None:
         assert self.where is not None
         (((name, _),), taken, began) = self.where[0].groups, *self.where[1:]
-        self.spans += [Span(node, name, count, began, now_s) for node, count in taken.items()]
+        self.spans += [Span(node, name, count, began, now_s, ended) for node, count in taken.items()]
         self.usd += sum(taken.values()) * PRICES_USD_H[name] * (now_s - began) / 3600
         self.where = None
 
@@ -105,12 +105,12 @@ def made_result(policy: str, trace: Trace, round_s: float = 720.0, limit_s: floa
             name: round(0.02 * queued * SPEEDS[name], 4) if busy[name] == totals[name] else 0.0 for name in SPEEDS
         }
         samples.append(
-            Sample(now_s, queued, len(there) - queued, busy, totals, usd_h, congestion, 0.004 + 0.0002 * len(there))
+            Sample(now_s, queued, len(there) - queued, busy, totals, usd_h, congestion, (0.004 + 0.0002 * len(there),))
         )
         for run in there:
             _progress(run, now_s, round_s)
         now_s += round_s
-    samples.append(Sample(now_s, 0, 0, dict.fromkeys(SPEEDS, 0), totals, 0.0, dict.fromkeys(SPEEDS, 0.0), 0.003))
+    samples.append(Sample(now_s, 0, 0, dict.fromkeys(SPEEDS, 0), totals, 0.0, dict.fromkeys(SPEEDS, 0.0), (0.003,)))
     jobs = tuple(run.result(fair_s=3.0 * _alone_s(run.job)) for run in runs)
     options = {"round": f"{round_s:g} s", "estimate error": "none"}
     return SimulationResult(policy, trace.name, 0, jobs, tuple(samples), options)
@@ -156,4 +156,4 @@ def _progress(run: _Running, now_s: float, round_s: float) -> None:
         return
     run.ended_s = now_s + round_s - working_s + run.left / rate
     run.left = 0.0
-    run.stop(run.ended_s)
+    run.stop(run.ended_s, "succeeded")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scheduler.cli import app, calibrate
 from scheduler.client import Client, Refused
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.device_rates import DeviceRates
+from scheduler.estimate.model_profile import use_cache
 from workloads.loading import load_text
 
 A100 = "A100-SXM4-40GB"
@@ -55,10 +57,13 @@ pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
-def service(service: FakeRuntime) -> FakeRuntime:
+def service(service: FakeRuntime, traced_models: Path) -> Iterator[FakeRuntime]:
     """The service, where benchmarks measure just that."""
     service.script = MEASURED
-    return service
+    service.home.profiles.symlink_to(traced_models)
+    use_cache(service.home.profiles)
+    yield service
+    use_cache(None)
 
 
 def run(*arguments: str, answer: str | None = None) -> Result:

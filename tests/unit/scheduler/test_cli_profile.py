@@ -34,10 +34,12 @@ SMALL = "devices: [{name: Tiny, kind: gpu, memory_gb: 1.0, memory_bandwidth_gb_s
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced_models: Path) -> None:
     for name in ("RAYWISE_URL", "RAYWISE_TOKEN", "RAYWISE_CATALOG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAYWISE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "profiles").symlink_to(traced_models)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("scheduler.cli.offline.host_rates", lambda _: HOST)
     monkeypatch.chdir(tmp_path)

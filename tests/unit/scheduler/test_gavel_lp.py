@@ -90,6 +90,13 @@ def test_the_makespan_may_be_outside_what_is_searched_first(seconds: float) -> N
     assert 0 < found[0, 0] <= 1
 
 
+@pytest.mark.parametrize(
+    "objective", [gavel_lp.finish_time_fairness, gavel_lp.max_min_fairness, gavel_lp.max_throughput_per_cost]
+)
+def test_nobody_gets_a_share_of_what_it_cannot_use(objective: Any) -> None:
+    assert (objective(jobs([[1 / 128, 0], [1 / 128, 0]], [1, 1]))[:, 1] == 0).all()
+
+
 def test_throughput_per_cost_by_hand() -> None:
     speeds = [[4, 1], [3, 2]]
     # For a dollar: 2 and 1, 1.5 and 2.

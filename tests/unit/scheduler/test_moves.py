@@ -134,11 +134,30 @@ def test_attempts_that_are_lost_begin_some_time_apart(losses: int, ran_s: float,
     assert event.data == {"delay_s": delay_s or 0.0}
 
 
-def test_what_an_attempt_leaves_in_checkpoints_is_kept() -> None:
-    assert end(held(), "failed", Progress(step=3, total_steps=4))[0].fraction == 0.0  # a command starts over
-    trained, _ = end(replace(held(), kind="train"), "failed", Progress(step=3, total_steps=4))
-    assert trained.fraction == 0.75
-    assert end(replace(held(), kind="train", fraction=0.75), "lost", Progress())[0].fraction == 0.75
+@pytest.mark.parametrize(("state", "run"), [("running", "failed"), ("running", "lost"), ("stopping", "stopped")])
+def test_what_an_attempt_leaves_in_checkpoints_is_kept(state: State, run: RunState) -> None:
+    at_three = Progress(step=3, total_steps=4, saved_step=2)
+
+    def left(kind: str, progress: Progress, before: float = 0.0) -> float:
+        return end(replace(held(state), kind=kind, fraction=before), run, progress)[0].fraction
+
+    assert left("command", at_three) == 0.0, "a command starts over"
+    assert left("train", at_three) == 0.5, "what came after the last checkpoint is done again"
+    assert left("train", Progress(step=3, total_steps=4)) == 0.0
+    assert left("train", Progress(), before=0.75) == 0.75
+    assert left("batch-infer", Progress(rows=3, total_rows=4)) == 0.75, "finished blocks stay"
+
+
+def test_what_a_stop_would_lose() -> None:
+    at_work = Progress(running_since_s=150.0)
+    train = replace(held(), kind="train")
+    assert moves.unsaved_s(train, at_work, 400.0) == 250.0
+    assert moves.unsaved_s(train, replace(at_work, saved_s=380.0), 400.0) == 20.0
+    assert moves.unsaved_s(train, Progress(running_since_s=3.0), 400.0) == 300.0, "it has held devices since 100 s"
+    assert moves.unsaved_s(train, Progress(), 400.0) == 0.0
+    assert moves.unsaved_s(replace(train, placement=None), at_work, 400.0) == 0.0
+    for kind in ("batch-infer", "command"):
+        assert moves.unsaved_s(replace(held(), kind=kind), at_work, 400.0) == 0.0
 
 
 def test_a_stop_for_the_plan_waits_on_and_a_stop_for_the_user_is_the_end() -> None:

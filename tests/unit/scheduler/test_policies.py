@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.types import Snapshot
 from making import configuration, est, node, placed, situation, snapshot, standard, view
 from scheduler.policy import create, names
+from scheduler.policy.bidding import overdue_s
 from scheduler.types import Estimate, Explanation, Option, Plan, Reason, Situation, WorkloadView
 from simulating import check
 
@@ -66,15 +67,15 @@ def test_first_fit_passes_over_what_does_not_fit() -> None:
 def test_the_market_takes_the_least_money_and_says_what_the_others_cost() -> None:
     cheap, fast = est(3600, T4=1), est(450, A100=1)
     plan = create("market").plan(situation(standard(), view("w", cheap, fast, objective="balanced")))
-    # T4: $0.5 and an hour of $2. A100: 450 s of $4 and of $2.
+    # T4: $0.5 and an hour of $2.5. A100: 450 s of $4 and of $2.5.
     rows = (
-        Option(cheap, 2.5, reason=Reason("dearer", "$1.7500 dearer in all")),
-        Option(fast, 0.75),
+        Option(cheap, 3.0, reason=Reason("dearer", "$2.1875 dearer in all")),
+        Option(fast, 0.8125),
     )
-    assert plan == Plan(
+    assert replace(plan, memory={}) == Plan(
         1,
         {"w": placed(("A100", "a100"))},
-        {"w": Explanation(configuration(A100=1), "A100 x1 is the least money: $0.7500 with the time it takes", rows)},
+        {"w": Explanation(configuration(A100=1), "A100 x1 is the least money: $0.8125 with the time it takes", rows)},
         {"A100": 0.0, "T4": 0.0, "cpu": 0.0},
     )
 
@@ -85,7 +86,7 @@ def test_the_market_takes_the_least_money_and_says_what_the_others_cost() -> Non
     ids=["cost waits longest", "balanced", "time pays most"],
 )
 def test_the_value_of_time_decides(objective: str, chosen: str) -> None:
-    choices = (est(3600, cpu=1), est(1000, T4=1), est(500, A100=1))
+    choices = (est(3600, cpu=1), est(2400, T4=1), est(1200, A100=1))
     plan = create("market").plan(situation(standard(), view("w", *choices, objective=objective)))
     assert str(plan.explanations["w"].chosen) == chosen
 
@@ -123,17 +124,19 @@ def test_one_starts_on_the_worse_device_where_waiting_costs_more() -> None:
     runs = view("runs", est(7200, A100=1), placement=placed(("A100", "a100")))
     plan = market(runs, view("w", est(3600, T4=1), est(400, A100=1), objective="time"))
     assert plan.placements["w"] == placed(("T4", "t4-a"))
-    assert reasons(plan, "w") == {"T4 x1": None, "A100 x1": "$44.39 dearer in all, free in about 7200 s"}
+    assert reasons(plan, "w") == {"T4 x1": None, "A100 x1": "$44.39 dearer in all, free in about 2.0 h"}
 
 
 def test_the_wait_for_a_device_counts_what_starts_in_the_same_cycle_and_what_waits_before() -> None:
     only = snapshot(node("a100", ("A100", 1)))
     plan = market(view("w1", est(100, A100=1)), view("w2", est(200, A100=1)), view("w3", est(300, A100=1)), where=only)
     assert plan.placements == {"w1": placed(("A100", "a100"))}
-    assert [plan.explanations[name].summary for name in ("w2", "w3")] == [
+    said = [plan.explanations[name].summary.split(";") for name in ("w2", "w3")]
+    assert [first for first, _ in said] == [
         "waits for A100 x1: free in about 100 s",
-        "waits for A100 x1: free in about 300 s",
+        "waits for A100 x1: free in about 300 s, behind 1 other",
     ]
+    assert all(second.startswith(" would start now on A100 x1 if its time were worth $") for _, second in said)
 
 
 def test_a_gang_is_whole_or_waits() -> None:
@@ -148,7 +151,7 @@ def test_what_is_kept_for_a_gang_is_not_given_to_a_later_one() -> None:
     small = view("small", est(1000, T4=1), queued_s=0.0)
     plan = market(runs, view("gang", est(100, T4=4)), small)
     assert set(plan.placements) == {"runs"}
-    assert plan.explanations["small"].summary == "waits for T4 x1: free in about 160 s"
+    assert plan.explanations["small"].summary == "waits for T4 x1: free in about 160 s, behind 1 other"
 
 
 def test_backfill_takes_what_the_gang_does_not_need() -> None:
@@ -162,7 +165,7 @@ def test_priority_goes_before_length_and_starvation_before_priority() -> None:
     short, long = view("short", est(10, A100=1)), view("long", est(100, A100=1))
     assert set(market(short, long, where=only).placements) == {"short"}
     assert set(market(short, replace(long, priority=1), where=only).placements) == {"long"}
-    starving = replace(long, queued_s=-700.0)
+    starving = replace(long, queued_s=-1.0 - overdue_s(100))
     assert set(market(replace(short, priority=5), starving, where=only).placements) == {"long"}
 
 
@@ -244,13 +247,18 @@ def test_a_configuration_of_unknown_speed_is_tried_where_it_is_cheaper_an_hour()
     assert market(view("w", est(1000, T4=1), est(None, A100=1))).explanations["w"].chosen == configuration(T4=1)
 
 
-def test_what_has_waited_too_long_takes_what_is_free() -> None:
+def test_what_has_waited_too_long_is_next_but_need_not_take_what_is_dearer() -> None:
     runs = view("runs", est(100, A100=1), placement=placed(("A100", "a100")))
     waits = view("w", est(3600, T4=1), est(400, A100=1), objective="time", queued_s=0.0)
-    assert set(market(runs, waits, now_s=599.0).placements) == {"runs"}
-    plan = market(runs, waits, now_s=601.0)
-    assert plan.placements["w"] == placed(("T4", "t4-a"))
-    assert reasons(plan, "w")["A100 x1"] == "busy, and it has waited long enough"
+    late_s = overdue_s(400) + 1
+    others = [view(f"o{n}", est(10, A100=1), queued_s=late_s - 60) for n in range(3)]
+    early, late = (market(runs, waits, *others, now_s=now_s) for now_s in (late_s - 2, late_s))
+    assert set(early.placements) == set(late.placements) == {"runs"}
+    assert "free in about 100 s" in late.explanations["w"].summary
+    assert "behind" not in late.explanations["w"].summary
+    assert "free in about 500 s, behind 1 other" in late.explanations["o0"].summary
+    assert "free in about 100 s" in early.explanations["o0"].summary
+    assert "behind 3 others" in early.explanations["w"].summary
 
 
 @pytest.mark.parametrize(
@@ -376,7 +384,7 @@ def test_an_unknown_one_is_compared_as_if_it_were_as_fast_as_the_fastest() -> No
 
 @pytest.mark.parametrize(
     ("seconds", "message"),
-    [(100.0, "costs the same in all"), (100.01, "<$0.0001 dearer in all"), (200.0, "$0.0694 dearer in all")],
+    [(100.0, "costs the same in all"), (100.01, "<$0.0001 dearer in all"), (200.0, "$0.0833 dearer in all")],
 )
 def test_a_small_difference_is_not_said_to_be_none(seconds: float, message: str) -> None:
     plan = market(view("w", est(100, price_usd_h=0.5, A100=1), est(seconds, price_usd_h=0.5, T4=1)))

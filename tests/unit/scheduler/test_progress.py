@@ -60,7 +60,23 @@ FOLDED = [
     ),
     ("metrics", [{"kind": "metrics", "values": {"a": 1, "b": "x"}}, {"kind": "metrics", "values": {"a": 2}}], Progress(metrics={"a": 2.0})),
     ("a row left out", [{"kind": "row_error", "row": 4, "error": "no text"}], Progress(row_errors=1, note="row 4: no text")),
-    ("resumed twice", [{"kind": "resumed", "step": 1}, {"kind": "resumed", "step": 2}], Progress(resumed=2)),
+    (
+        "resumed twice",
+        [{"kind": "resumed", "step": 1}, {"kind": "resumed", "step": 2, "t": 7.0}],
+        Progress(resumed=2, step=2, saved_step=2, saved_s=7.0),
+    ),
+    ("resumed with rows", [{"kind": "resumed", "rows": 4, "from": "2 finished parts"}], Progress(resumed=1)),
+    (
+        "checkpoints",
+        [step(3), {"kind": "checkpoint", "step": 3}, step(5), {"kind": "checkpoint", "step": 5, "t": 8.0}, step(6)],
+        Progress(step=6, total_steps=10, epoch=1, loss=0.5, per_second=8.0, saved_step=5, saved_s=8.0),
+    ),
+    ("a checkpoint that does not say where it is", [{"kind": "checkpoint"}], Progress(saved_s=100.0)),
+    (
+        "shards that died and went back to the checkpoint",
+        [step(3), {"kind": "checkpoint", "step": 3}, step(6), {"kind": "resumed", "step": 3, "t": 9.0}],
+        Progress(step=3, total_steps=10, epoch=1, loss=0.5, per_second=8.0, saved_step=3, saved_s=9.0, resumed=1),
+    ),
     ("a note", [{"kind": "note", "message": "hello"}], Progress(note="hello")),
     (
         "done",
@@ -106,6 +122,9 @@ MALFORMED: list[dict[str, Any]] = [
     {"kind": "step"},
     {"kind": "step", "step": "x", "total_steps": 3},
     {"kind": "step", "step": None, "total_steps": 3},
+    {"kind": "checkpoint", "step": "x"},
+    {"kind": "checkpoint", "step": 3, "t": float("inf")},
+    {"kind": "resumed", "step": [1]},
     {"kind": "rows"},
     {"kind": "rows", "rows": [1]},
     {"kind": "rows", "rows": 3, "by_device": 7},
@@ -133,7 +152,7 @@ _JSON = st.recursive(
 )
 _RECORDS = st.lists(
     st.fixed_dictionaries(
-        {"kind": st.sampled_from(["phase", "step", "rows", "timing", "metrics", "row_error", "resumed", "note", "done", "failed"])},
+        {"kind": st.sampled_from(["phase", "step", "checkpoint", "rows", "timing", "metrics", "row_error", "resumed", "note", "done", "failed"])},
         optional=dict.fromkeys(("t", "phase", "step", "total_steps", "rows", "total_rows", "by_device", "device_type", "count", "seconds", "samples", "values", "metrics", "row", "error", "message", "loss"), _JSON),
     ),
     max_size=6,
@@ -145,6 +164,8 @@ _RECORDS = st.lists(
 def test_whatever_a_body_writes_the_engine_goes_on(records: list[dict[str, Any]]) -> None:
     progress = after(*records)
     assert 0.0 <= progress.fraction <= 1.0
+    assert 0.0 <= progress.saved <= 1.0
+    assert progress.unsaved_s(1e9) >= 0.0
     assert fold(after(*records[:3]), records[3:]) == progress or any(x != x for x in _numbers(progress)), (
         "it matters not how records are cut"
     )
@@ -173,3 +194,42 @@ def _numbers(value: Any) -> list[float]:
 )
 def test_the_fraction_done(progress: Progress, fraction: float) -> None:
     assert progress.fraction == fraction
+
+
+@pytest.mark.parametrize(
+    ("progress", "saved"),
+    [
+        (Progress(), 0.0),
+        (Progress(step=9, total_steps=12), 0.0),
+        (Progress(step=9, total_steps=12, saved_step=6), 0.5),
+        (Progress(step=9, saved_step=6), 0.0),
+        (Progress(step=9, total_steps=12, saved_s=50.0), 0.0),
+        (Progress(rows=3, total_rows=4), 0.75),
+    ],
+    ids=["nothing", "no checkpoint yet", "the last one", "of nobody knows how much", "one without a step", "rows"],
+)
+def test_what_a_restart_keeps(progress: Progress, saved: float) -> None:
+    assert progress.saved == saved
+
+
+@pytest.mark.parametrize(
+    ("progress", "unsaved_s"),
+    [
+        (Progress(), 0.0),
+        (Progress(saved_s=60.0), 0.0),
+        (Progress(running_since_s=30.0), 70.0),
+        (Progress(running_since_s=30.0, saved_s=90.0), 10.0),
+        (Progress(running_since_s=30.0, saved_s=20.0), 70.0),
+        (Progress(running_since_s=30.0, saved_s=105.0), 0.0),
+    ],
+    ids=[
+        "before anything is said",
+        "gone on from a checkpoint, not at work yet",
+        "since the first step",
+        "since the last checkpoint",
+        "gone on from a checkpoint and at work since",
+        "a clock that is ahead",
+    ],
+)
+def test_seconds_that_a_stop_would_lose(progress: Progress, unsaved_s: float) -> None:
+    assert progress.unsaved_s(100.0) == unsaved_s

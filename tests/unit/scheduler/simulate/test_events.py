@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from making import configuration, est, training
+from making import configuration, est, node, snapshot, training
+from scheduler.policy import create
+from scheduler.simulate.simulator import simulate
 from scheduler.simulate.traces import events, read
 from scheduler.store import Event, Record, Store
 from scheduler.store.sqlite import SCHEMA_VERSION
@@ -145,3 +147,39 @@ def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
     cut = tmp_path / "cut.db"
     cut.write_bytes(path.read_bytes()[:5000])
     assert refused(cut).startswith("cut.db: cannot be read as a store: ")
+
+
+def test_a_step_needs_in_the_replay_what_it_needed(tmp_path: Path) -> None:
+    records = [
+        ran("prepare", 100.0),
+        ran("train", 200.0, needs=("prepare",), queued_s=BEGIN + 400, first_started_s=BEGIN + 410),
+        ran("judge", 50.0, needs=("train", "prepare"), queued_s=BEGIN + 700),
+    ]
+    happened = [Event("queued", "ready", name, 1, BEGIN + at_s) for name, at_s in (("prepare", 2), ("train", 400))]
+    trace = read(stored(tmp_path, records, *happened))
+    jobs = {job.id: job for job in trace.jobs}
+    assert [jobs[name].needs for name in ("prepare", "train", "judge")] == [(), ("prepare",), ("train", "prepare")]
+    one = snapshot(node("a", ("T4", 1)))
+    result = simulate(trace, one, create("first-fit"))
+    came = {each.id: each.arrived_s for each in result.jobs}
+    ends = {each.id: each.ended_s for each in result.jobs}
+    assert (came["train"], came["judge"]) == (ends["prepare"], ends["train"])
+    assert ends["judge"] == pytest.approx(came["prepare"] + 350.0)
+
+
+def test_a_step_of_what_cannot_be_replayed_comes_when_it_really_did(tmp_path: Path) -> None:
+    lacking = ran("prepare", 100.0, estimates=(), predicted=None)
+    step = ran("train", 200.0, needs=("prepare",))
+    path = stored(tmp_path, [lacking, step, ran("x", 10.0)], Event("queued", "ready", "train", 1, BEGIN + 400))
+    arrives = {job.id: job.arrives_s for job in read(path).jobs}
+    assert arrives == {"train": 350.0, "x": 0.0}
+
+
+def test_a_command_stays_on_one_node(tmp_path: Path) -> None:
+    both = est(20, T4=2)
+    path = stored(tmp_path, [replace(ran("a", 20.0, estimates=(both,), predicted=both), kind="command")])
+    trace = read(path)
+    assert trace.jobs[0].kind == "command"
+    apart = simulate(trace, snapshot(node("a", ("T4", 1)), node("b", ("T4", 1))), create("first-fit"))
+    together = simulate(trace, snapshot(node("a", ("T4", 2))), create("first-fit"))
+    assert [each.jobs[0].state for each in (apart, together)] == ["queued", "succeeded"]

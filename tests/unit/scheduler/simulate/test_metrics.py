@@ -25,8 +25,8 @@ def span(began_h: float, ended_h: float, count: int = 1, kind: str = "T4") -> Sp
     return Span("n", kind, count, began_h * HOUR, ended_h * HOUR)
 
 
-def sample(at_h: float, busy: int, total: int = 4, decision_s: float = 0.0) -> Sample:
-    return Sample(at_h * HOUR, 0, 0, {"T4": busy}, {"T4": total}, None, {}, decision_s)
+def sample(at_h: float, busy: int, total: int = 4, decisions_s: tuple[float, ...] = (0.0,)) -> Sample:
+    return Sample(at_h * HOUR, 0, 0, {"T4": busy}, {"T4": total}, None, {}, decisions_s)
 
 
 def result(*jobs: JobResult, samples: tuple[Sample, ...] = ()) -> SimulationResult:
@@ -127,10 +127,17 @@ def test_waiting_is_until_the_first_placement_and_stopped_is_after_it() -> None:
 
 
 def test_decision_time_is_what_the_policy_took() -> None:
-    out = summary(result(samples=tuple(sample(n, 0, decision_s=n / 100) for n in range(101))))
+    out = summary(result(samples=tuple(sample(n, 0, decisions_s=(n / 100,)) for n in range(101))))
     assert out.decision_mean_s == pytest.approx(0.5)
     assert out.decision_p99_s == pytest.approx(0.99)
     assert out.decision_max_s == 1.0
+
+
+def test_several_plans_at_one_moment_are_several_decisions() -> None:
+    samples = sample(0, 0, decisions_s=(0.3, 0.1, 0.2)), sample(1, 0, decisions_s=(0.6,))
+    assert [(each.cycles, each.decision_s) for each in samples] == [(3, 0.3), (1, 0.6)]
+    out = summary(result(samples=samples))
+    assert (out.cycles, out.decision_mean_s, out.decision_max_s) == (4, pytest.approx(0.3), 0.6)
 
 
 def test_an_empty_result_has_no_numbers_and_no_exception() -> None:

@@ -1,0 +1,206 @@
+"""What a workload offers for each configuration it may take. Pure.
+
+`money(c)` of the design says which configuration is best for a workload alone: dollars, and the time until it is done
+at what its time is worth. Who goes first among several is another question, since summed money is ruled by the longest.
+A device is worth the most to who has the least left to do on it, so a workload bids what its time is worth for each
+hour that its best configuration would take to the end, and for every other as much less as that is dearer:
+
+    bid(c) = value of time / seconds(best) x money(best) / money(c)
+
+On devices of one type the largest sum of bids is shortest remaining time first; over several, each goes where its money
+is least. Moving is charged with what the restart loses, by how long a placement is likely to last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..types import Configuration, Estimate, Money, Option, Reason, WorkloadView
+from .candidates import Supply
+from .prices import value_of_time_usd_h
+
+OVERDUE_S = 48 * 3600.0
+"""What has waited this long in all goes before everything else, first come, first served."""
+SOONER_TIMES = 10.0
+"""A short workload is overdue sooner: after so many of its own run times, ..."""
+SOONEST_S = 1800.0
+"""... though not before this."""
+OVERDUE_TIMES = 3.0
+"""A very long one is overdue later: after so many of its own run times."""
+LEAST_S = 1.0
+"""What has less to do than this is taken to have this."""
+UNKNOWN_S = 3600.0
+"""What nothing is known of is taken to have this much left, or as much again as it has taken."""
+STAYS = 1.02
+"""What runs is worth this much more where it is, restarts not counted: nothing moves for nothing."""
+LATE_USD_H = value_of_time_usd_h("time")
+"""What the time of a workload is worth that cannot meet its deadline any more, or has nothing priced to run on."""
+URGENT = 20.0
+"""What has no time to lose before its deadline bids so many times as much."""
+URGENT_S = 600.0
+"""Time to spare, beside a workload's own run time, below which a deadline makes it urgent."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One configuration that a workload may take."""
+
+    estimate: Estimate
+    """For what is left of the work."""
+    seconds: float
+    """Until it is done, started now; assumed where nothing is known."""
+    money_usd: float
+    """Dollars and the value of that time."""
+    bid: float
+
+    @property
+    def configuration(self) -> Configuration:
+        """The devices it is for."""
+        return self.estimate.configuration
+
+
+@dataclass(frozen=True)
+class Bidder:
+    """A workload with all that it may take."""
+
+    view: WorkloadView
+    offers: tuple[Offer, ...]
+    refused: tuple[Option, ...]
+    """What it may not take, and why."""
+    time_usd_h: float
+    """What its time is worth."""
+    running: Configuration | None
+    """What it runs on and could go on with."""
+    lateness: float
+    """How long it has waited in all, of what is bearable."""
+
+    def offer(self, configuration: Configuration | None) -> Offer | None:
+        """Its offer for this configuration."""
+        return next((each for each in self.offers if each.configuration == configuration), None)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it goes before the others: it has waited so long, or had its turn already."""
+        return self.lateness > 1.0 or self.view.interrupted
+
+    @property
+    def cheapest(self) -> Offer:
+        """The offer of least money."""
+        return min(self.offers, key=lambda each: (each.money_usd, each.configuration))
+
+
+def bidder(view: WorkloadView, supply: Supply, now_s: float, stay_s: float) -> Bidder:
+    """All offers of a workload. `stay_s` is how long a placement is likely to last."""
+    time_usd_h = value_of_time_usd_h(view.objective)
+    running = None if view.placement is None or view.stopping else view.placement.configuration
+    usable, refused = [], []
+    for raw in view.estimates:
+        reason = supply.objection(view, raw) or _objection(view, raw, now_s, running)
+        if reason is None:
+            usable.append(raw)
+        else:
+            refused.append(Option(_left(view, raw), reason=reason))
+    if not usable:
+        usable, refused = _least_bad(view, refused)
+        time_usd_h = LATE_USD_H if usable else time_usd_h
+    offers = _offers(view, usable, time_usd_h, running, now_s, stay_s) if usable else ()
+    shortest_s = min((each.seconds for each in offers), default=0.0)
+    waited_s = max(view.waited_s, now_s - view.queued_s if view.placement is None else 0.0)
+    return Bidder(view, offers, tuple(refused), time_usd_h, running, waited_s / overdue_s(shortest_s))
+
+
+def overdue_s(seconds: float) -> float:
+    """How long a workload of so many seconds waits at most until it goes before all others."""
+    return max(min(OVERDUE_S, max(SOONEST_S, SOONER_TIMES * seconds)), OVERDUE_TIMES * seconds)
+
+
+def left_s(view: WorkloadView, estimate: Estimate) -> float | None:
+    """Seconds to the end of what is left: start-up counts unless it runs on just this already. None: not known.
+
+    What reports no progress is judged by the clock; once it has outlasted all that was thought likely, nobody knows."""
+    if estimate.seconds is None:
+        return None
+    work_s = max(estimate.seconds - estimate.startup_s, 0.0) * view.remaining
+    if view.placement is None or view.stopping or view.placement.configuration != estimate.configuration:
+        return max(LEAST_S, work_s + estimate.startup_s)
+    if view.remaining < 1.0:
+        return max(LEAST_S, work_s + max(0.0, estimate.startup_s - view.held_s))
+    if view.held_s > (estimate.high_s or 2 * estimate.seconds):
+        return None
+    return max(LEAST_S, estimate.seconds - view.held_s)
+
+
+def _left(view: WorkloadView, estimate: Estimate) -> Estimate:
+    """The estimate for what is left of the work."""
+    seconds = estimate.seconds if view.remaining >= 1.0 and view.placement is None else left_s(view, estimate)
+    if seconds is None or seconds == estimate.seconds or estimate.seconds is None:
+        return estimate
+    money = estimate.money
+    if money is not None:
+        money = replace(money, compute_usd=money.compute_usd * seconds / max(estimate.seconds, 1e-9))
+    high_s = None if estimate.high_s is None else estimate.high_s * seconds / max(estimate.seconds, 1e-9)
+    return replace(estimate, seconds=seconds, high_s=high_s, money=money)
+
+
+def _objection(view: WorkloadView, estimate: Estimate, now_s: float, running: Configuration | None) -> Reason | None:
+    if estimate.configuration == running:
+        return None
+    if estimate.price_usd_h is None:
+        return Reason("unpriced", "no price is known for it")
+    seconds = left_s(view, estimate)
+    if seconds is not None and view.deadline_s is not None and now_s + seconds > view.deadline_s:
+        return Reason("deadline", f"would be done {now_s + seconds - view.deadline_s:.0f} s after the deadline")
+    return None
+
+
+def _least_bad(view: WorkloadView, refused: Sequence[Option]) -> tuple[list[Estimate], list[Option]]:
+    """Nothing meets every wish: what is late runs as soon as it can, what is unpriced may run; budgets stay."""
+    raw = {each.configuration: each for each in view.estimates}
+    soft = [o for o in refused if o.reason is not None and o.reason.code in ("deadline", "unpriced")]
+    # Only the time counts now.
+    free = [replace(raw[o.estimate.configuration], money=Money(0.0), price_usd_h=0.0) for o in soft]
+    return free, [option for option in refused if option not in soft]
+
+
+def _offers(
+    view: WorkloadView,
+    usable: Sequence[Estimate],
+    time_usd_h: float,
+    running: Configuration | None,
+    now_s: float,
+    stay_s: float,
+) -> tuple[Offer, ...]:
+    rest = [_left(view, each) for each in usable]
+    fastest_s = min((s for each in usable if (s := left_s(view, each)) is not None), default=None)
+    if fastest_s is None:
+        fastest_s = max(UNKNOWN_S, view.held_s)
+    times, money = [], []
+    for estimate in rest:
+        seconds = fastest_s if estimate.seconds is None else max(LEAST_S, estimate.seconds)
+        price_usd_h = estimate.price_usd_h or 0.0
+        usd = seconds / 3600 * price_usd_h if estimate.money is None else estimate.money.total_usd
+        times.append(seconds)
+        money.append(usd + seconds / 3600 * time_usd_h)
+    least = min(range(len(rest)), key=lambda n: (money[n], rest[n].configuration))
+    weight = value_of_time_usd_h(view.objective) / value_of_time_usd_h("balanced")
+    weight *= _urgency(view, times[least], now_s)
+    best = weight * 3600.0 / times[least]
+    found = []
+    for n, estimate in enumerate(rest):
+        bid = best * money[least] / money[n]
+        lost = (estimate.startup_s + view.unsaved_s) / stay_s
+        if running is not None:
+            bid *= STAYS + lost if estimate.configuration == running else max(0.0, 1.0 - lost)
+        found.append(Offer(estimate, times[n], money[n], bid))
+    return tuple(found)
+
+
+def _urgency(view: WorkloadView, seconds: float, now_s: float) -> float:
+    """How much more a workload bids since its deadline is near: nothing while there is time for another run."""
+    if view.deadline_s is None:
+        return 1.0
+    spare_s = view.deadline_s - now_s - seconds
+    if spare_s < 0:
+        return 1.0  # it is late whatever happens
+    return 1.0 + (URGENT - 1.0) * max(0.0, 1.0 - spare_s / (seconds + URGENT_S))

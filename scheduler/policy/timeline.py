@@ -1,0 +1,94 @@
+"""When devices become free, as far as it can be predicted, and for whom what is free is kept. Pure."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+
+from ..types import Configuration, Placement
+from .capacity import Capacity
+
+
+class Timeline:
+    """By device type: in so many seconds, so many devices more (or, promised to somebody, fewer) are free."""
+
+    def __init__(self) -> None:
+        self._changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
+
+    def copy(self) -> Timeline:
+        """One that changes by itself."""
+        found = Timeline()
+        found._changes.update({name: list(rows) for name, rows in self._changes.items()})
+        return found
+
+    def gives_back(self, configuration: Configuration, in_s: float | None) -> None:
+        """What holds these devices ends then; where nobody knows when (None), it never does."""
+        if in_s is not None:
+            for name, count in configuration.groups:
+                bisect.insort(self._changes[name], (in_s, count))
+
+    def promise(self, configuration: Configuration, in_s: float, seconds: float | None, free: Capacity) -> None:
+        """From then on, for so many seconds, somebody who waits has these: beside what is free for it now."""
+        for name, count in configuration.groups:
+            bisect.insort(self._changes[name], (in_s, min(count, free.free(name)) - count))
+        self.gives_back(configuration, None if seconds is None else in_s + seconds)
+
+    def free_in_s(self, configuration: Configuration, free: Capacity, one_node: bool) -> float | None:
+        """Seconds until enough devices of every type are free; None where nobody can say."""
+        wait_s = 1.0
+        for name, count in configuration.groups:
+            # What is free on several nodes is not enough for one node: at least one device more must come free.
+            left = min(free.free(name), count - 1) if one_node else free.free(name)
+            for seconds, devices in self._changes[name]:
+                if left >= count:
+                    break
+                left, wait_s = left + devices, max(wait_s, seconds)
+            if left < count:
+                return None
+        return wait_s
+
+
+class Floor:
+    """The devices there are to give out: what is free, and what of it is kept for somebody who waits."""
+
+    def __init__(self, actual: Capacity, open_: Capacity) -> None:
+        """Two capacities of the same snapshot: what is free, and what of that is kept for nobody."""
+        self.actual, self.open = actual, open_
+        self._kept_until_s: dict[str, float | None] = {}
+
+    def copy(self) -> Floor:
+        """One that changes by itself."""
+        found = Floor(self.actual.copy(), self.open.copy())
+        found._kept_until_s = dict(self._kept_until_s)
+        return found
+
+    def take(self, placement: Placement) -> None:
+        """These devices are held now."""
+        self.actual.take(placement)
+        self.open.take(placement)
+
+    def release(self, placement: Placement) -> None:
+        """These devices are not held after all."""
+        self.actual.release(placement)
+        self.open.release(placement)
+
+    def keep(self, configuration: Configuration, until_s: float | None) -> None:
+        """What is free of these types is kept, up to the counts wanted, for who begins then. None: nobody can say."""
+        self.open.reserve(configuration)
+        for name, _ in configuration.groups:
+            before = self._kept_until_s.get(name, until_s)
+            self._kept_until_s[name] = None if before is None or until_s is None else min(before, until_s)
+
+    def place(
+        self, configuration: Configuration, *, one_node: bool, ends_s: float | None, stoppable: bool
+    ) -> Placement | None:
+        """Nodes for a gang. What is kept for somebody else is only taken by who gives it back before that one begins:
+        after `ends_s` seconds (None: nobody can say), or, if it is stoppable, as soon as it is wanted from then on."""
+        found = self.open.place(configuration, one_node=one_node)
+        if found is not None:
+            return found
+        for name, _ in configuration.groups:
+            until_s = self._kept_until_s.get(name, ends_s)
+            if ends_s is None or (not stoppable if until_s is None else until_s < ends_s):
+                return None
+        return self.actual.place(configuration, one_node=one_node)

@@ -1,0 +1,204 @@
+"""What `market` does when devices can be taken away again: who is stopped and moved, for whom, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from making import configuration, est, node, placed, situation, snapshot, standard, view
+from scheduler.policy import create
+from scheduler.policy.bidding import overdue_s
+from scheduler.policy.market import DETAILED, SETTLING_S, STAY_S
+from scheduler.types import Plan, WorkloadView
+from simulating import simulate
+
+ONE_T4 = snapshot(node("a", ("T4", 1)))
+FOUR_T4 = snapshot(node("a", ("T4", 4)))
+MIXED = snapshot(node("a", ("T4", 1)), node("b", ("A100", 1)))
+
+
+def plan(where: Any, *views: WorkloadView, **fields: Any) -> Plan:
+    return create("market").plan(situation(where, *views, **fields))
+
+
+def running(name: str, *estimates: Any, at: Any, **fields: Any) -> WorkloadView:
+    """A workload that can be stopped and goes on later."""
+    fields = {"held_s": 1000.0, "resumes": True, "remaining": 0.9} | fields
+    return view(name, *estimates, placement=placed(*at), **fields)
+
+
+LONG = running("long", est(5000, T4=1), at=[("T4", "a")])
+SHORT = view("short", est(100, T4=1))
+
+
+def test_a_short_one_takes_the_device_of_a_long_one_that_can_go_on_later() -> None:
+    found = plan(ONE_T4, LONG, SHORT)
+    assert found.placements == {"short": placed(("T4", "a"))}
+    assert found.explanations["long"].summary.startswith(
+        "stops for now, others get more done by its devices: waits for T4 x1: free in about 100 s"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resumes": False},
+        {"remaining": 0.01},
+        {"held_s": SETTLING_S - 1},
+        {"unsaved_s": 60 * STAY_S},
+        {"priority": 1},
+        {"objective": "time", "remaining": 0.2},
+    ],
+    ids=[
+        "it would begin again",
+        "it is nearly done",
+        "it has just begun",
+        "its work of hours would be lost",
+        "it has a higher priority",
+        "its time is worth more",
+    ],
+)
+def test_nobody_is_stopped_where_it_does_not_pay(fields: dict[str, Any]) -> None:
+    found = plan(ONE_T4, replace(LONG, **fields), SHORT)
+    assert found.placements == {"long": placed(("T4", "a"))}
+    assert found.explanations["short"].summary.startswith("waits for T4 x1: free in about")
+
+
+def test_a_start_up_is_not_thrown_away_for_a_little() -> None:
+    begun = running("w", replace(est(400, T4=1), startup_s=200.0), at=[("T4", "a")], remaining=0.99, held_s=240.0)
+    little = view("little", est(170, T4=1))
+    assert set(plan(ONE_T4, begun, little).placements) == {"w"}
+    assert set(plan(ONE_T4, replace(begun, estimates=(est(400, T4=1),)), little).placements) == {"little"}
+
+
+def test_it_moves_where_it_is_faster_by_more_than_the_restart_takes() -> None:
+    slow, fast = (replace(est(s, **{t: 1}), startup_s=60.0) for s, t in ((8060, "T4"), (960, "A100")))
+    there = running("w", slow, fast, at=[("T4", "a")], remaining=0.5, objective="time")
+    found = plan(MIXED, there)
+    assert found.placements == {"w": placed(("A100", "b"))}
+    assert found.explanations["w"].summary == (
+        "moves to A100 x1: 510 s left there, the restart included, 67 min where it is"
+    )
+    assert plan(MIXED, replace(there, remaining=0.01)).placements["w"] == placed(("T4", "a"))
+
+
+def test_a_higher_priority_goes_first_whatever_its_length() -> None:
+    dear = view("dear", est(90_000, T4=1), priority=1)
+    found = plan(ONE_T4, replace(LONG, remaining=0.5), SHORT, dear)
+    assert set(found.placements) == {"dear"}
+    assert "behind" not in found.explanations["short"].summary, "who runs is not in the queue"
+    other = view("other", est(50, T4=1), priority=1)
+    waits = plan(ONE_T4, SHORT, dear, other).explanations["short"].summary
+    assert ", behind 1 other (1 of higher priority)" in waits
+
+
+def test_what_was_lost_with_its_cluster_goes_first() -> None:
+    lost = view("lost", est(5000, T4=1), interrupted=True, submitted_s=5.0)
+    assert set(plan(ONE_T4, SHORT, lost).placements) == {"lost"}
+
+
+def test_a_deadline_that_is_near_is_urgent() -> None:
+    due = view("due", est(1000, T4=1), deadline_s=1100.0)
+    assert set(plan(ONE_T4, SHORT, due).placements) == {"due"}
+    assert set(plan(ONE_T4, SHORT, replace(due, deadline_s=20_000.0)).placements) == {"short"}
+    assert set(plan(ONE_T4, SHORT, replace(due, deadline_s=900.0)).placements) == {"short"}, "it is late anyway"
+
+
+def test_what_is_kept_for_a_gang_is_lent_to_who_gives_it_back_in_time() -> None:
+    busy = view("busy", est(1000, T4=1), placement=placed(("T4", "a")), held_s=400.0)  # free in 600 s
+    gang = view("gang", est(50, T4=4))
+    quick, slow = view("quick", est(500, T4=1)), view("slow", est(700, T4=1))
+    assert set(plan(FOUR_T4, busy, gang, quick).placements) == {"busy", "quick"}
+    assert set(plan(FOUR_T4, busy, gang, slow).placements) == {"busy"}
+    assert set(plan(FOUR_T4, busy, gang, replace(slow, resumes=True)).placements) == {"busy", "slow"}
+    soon = replace(busy, held_s=990.0)
+    assert set(plan(FOUR_T4, soon, gang, replace(slow, resumes=True)).placements) == {"busy"}, "it could not begin"
+
+
+def test_a_gang_takes_the_nodes_where_least_is_disturbed() -> None:
+    where = snapshot(node("a", ("T4", 2)), node("b", ("T4", 2)))
+    there = running("there", est(90_000, T4=1), at=[("T4", "a")])
+    found = plan(where, there, view("pair", est(50, T4=2)))
+    assert found.placements == {"there": placed(("T4", "a")), "pair": placed(("T4", "b"), ("T4", "b"))}
+
+
+def test_it_says_what_would_make_it_start() -> None:
+    found = plan(ONE_T4, replace(LONG, remaining=0.01), SHORT)
+    summary = found.explanations["short"].summary
+    head, _, tail = summary.partition("; would start now on T4 x1 if its time were worth $")
+    assert head == "waits for T4 x1: free in about 50 s"
+    more_usd_h = float(tail.removesuffix(" an hour more"))
+    assert more_usd_h > 0
+
+
+def test_who_is_far_behind_gets_a_short_answer() -> None:
+    crowd = [view(f"w{n:04}", est(100 + n, T4=1)) for n in range(DETAILED + 20)]
+    found = plan(ONE_T4, *crowd)
+    last = found.explanations[crowd[-1].id]
+    assert last.summary == f"waits for its turn: behind at least {DETAILED} others"
+    assert [option.reason.code for option in last.options if option.reason] == ["capacity"]
+
+
+def test_how_long_placements_last_is_learnt() -> None:
+    planner, now_s, memory = create("market"), 0.0, {}
+    for _ in range(50):
+        found = planner.plan(replace(situation(ONE_T4, LONG, now_s=now_s), memory=memory))
+        memory, now_s = dict(found.memory), now_s + 600.0
+    calm = memory["stays"]
+    assert calm["moves"] == 0 < calm["held_s"] <= 50 * 600.0
+    busy = planner.plan(replace(situation(ONE_T4, LONG, SHORT, now_s=now_s), memory=memory)).memory["stays"]
+    assert busy["moves"] == 1
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    width=st.integers(1, 4),
+    seconds=st.floats(20, 180),
+    other_s=st.floats(400, 900),
+    load=st.floats(1.0, 1.5),
+    priority=st.integers(0, 2),
+)
+def test_nobody_waits_for_ever(width: int, seconds: float, other_s: float, load: float, priority: int) -> None:
+    """However many small ones come, of whatever priority: who is overdue is next, whatever its size."""
+    limit_s = overdue_s(seconds) + 2 * other_s + 2
+    gap_s = other_s / 4 / load
+    small = [
+        view(f"s{n}", est(other_s, T4=1), queued_s=n * gap_s, submitted_s=n * gap_s, priority=priority)
+        for n in range(int(1.2 * limit_s / gap_s))
+    ]
+    one = view("one", est(seconds, T4=width), queued_s=1.0, submitted_s=1.0)
+    runs = simulate(create("market"), FOUR_T4, [one, *small], limit_s=1.1 * limit_s + seconds)
+    assert runs["one"].started_s <= limit_s
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.floats(20, 5000), min_size=1, max_size=8),
+    left=st.lists(st.floats(0.05, 1.0), min_size=8, max_size=8),
+)
+def test_on_devices_of_one_type_the_shortest_run(lengths: list[float], left: list[float]) -> None:
+    """Where restarts cost nothing, whatever runs now."""
+    views = [
+        replace(view(f"w{n}", est(seconds, T4=1), resumes=True), remaining=left[n]) for n, seconds in enumerate(lengths)
+    ]
+    views[0] = replace(views[0], placement=placed(("T4", "t4-a")), held_s=500.0)
+    found = plan(standard(), *views)
+    assert len(found.placements) == min(4, len(views))
+    rest = {each.id: lengths[n] * left[n] for n, each in enumerate(views)}
+    longest_running = max(rest[name] for name in found.placements)
+    waiting = [rest[name] for name in rest if name not in found.placements]
+    if longest_running < sum(rest.values()) / 4:  # a longer one alone decides when all is done: it is not left for last
+        assert all(longest_running <= 1.03 * seconds for seconds in waiting)
+
+
+def test_the_configuration_of_everybody_is_listed() -> None:
+    """Whole gangs, each of its own devices."""
+    crowd = [view(f"w{n}", est(100 + n, T4=2), est(60 + n, A100=1), est(900, cpu=2)) for n in range(6)]
+    found = plan(standard(), *crowd)
+    taken = sorted(str(each.configuration) for each in found.placements.values())
+    assert taken == ["A100 x1", "T4 x2", "T4 x2"], "900 s on cores is more than to wait for the others"
+    assert all(each.configuration != configuration(cpu=2) for each in found.placements.values())
