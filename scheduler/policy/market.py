@@ -3,26 +3,23 @@ would pay for the same devices.
 
 Every cycle the devices are given out anew, except to what would begin again if it were stopped, and to what has hardly
 begun: first to who is overdue, in the order they came; then priority by priority, to the largest sum of bids
-(`bidding`, `allocation`). Gangs are placed whole, the best bid for a device first, and stay on their nodes where they
+(`bidding`, `auction`). Gangs are placed whole, the best bid for a device first, and stay on their nodes where they
 can. Who would pay less in all by waiting for something better waits for it; what is free of the devices of a gang that
 waits is kept for it, and others go ahead on them only where they cannot delay it (backfill).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from ..types import Configuration, Explanation, Option, Placement, Plan, Situation, WorkloadView
 from . import market_words as words
-from .allocation import WAIT, solve
+from .auction import Outcome, auction, density, extra_usd_h
 from .bidding import Bidder, Offer, bidder, left_s
 from .candidates import BUSY, Supply, hopeless, resting, vacated
 from .prices import held_usd_h
+from .stays import Stays
 from .timeline import Floor, Timeline
 
 AUCTIONS = 3
@@ -32,13 +29,6 @@ BACKFILLS = 3.0
 """What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
 DETAILED = 256
 """For so many that wait it is worked out when they start."""
-STAY_S = 600.0
-"""How long a placement lasts, as long as nothing is known ..."""
-STAY_MOVES = 6.0
-"""... which is worth as much as so many moves that were seen."""
-STAY_MEMORY_S = 6 * 3600.0
-"""What was seen counts half after so long."""
-STAY_LIMITS_S = (120.0, 3600.0)
 
 
 class Market:
@@ -60,7 +50,7 @@ class _Cycle:
 
     def __init__(self, situation: Situation) -> None:
         self.situation, self.now_s = situation, situation.now_s
-        self.stays = _Stays.of(situation)
+        self.stays = Stays.of(situation)
         self.placements: dict[str, Placement] = {}
         self.explanations: dict[str, Explanation] = {}
         self.timeline = Timeline()
@@ -172,8 +162,9 @@ class _Cycle:
     def _hold(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
-        won, price, usd = self._auction(level, priority, declined)
-        order = sorted(level, key=lambda each: -_density(each, won.get(each.view.id), price, self.floor))
+        found = self._auction(level, priority, declined)
+        won = found.won
+        order = sorted(level, key=lambda each: -density(each, won.get(each.view.id)))
         for each in order:
             if each.running is not None and won.get(each.view.id) == each.running:
                 self._stay(each)
@@ -193,7 +184,7 @@ class _Cycle:
                 later.append(each)
         for each in later:
             if each.view.id not in self.placements and each.view.id not in self.explanations and not self._fill(each):
-                self._wait(each, keep=not each.view.resumes or not won, worth=(price, usd))
+                self._wait(each, keep=not each.view.resumes or not won, found=found)
 
     def _declines_again(self, each: Bidder, declined: set[tuple[str, Configuration]]) -> bool:
         """Whether it still waits rather than take what it could have won."""
@@ -209,37 +200,16 @@ class _Cycle:
     def _is_there(self, configuration: Configuration) -> bool:
         return all(self.there[name] >= count for name, count in configuration.groups)
 
-    def _auction(
-        self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]
-    ) -> tuple[dict[str, Configuration], dict[str, float], float]:
-        """What each wins, the price of a device in bids, and the dollars an hour that a bid of one is."""
+    def _auction(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> Outcome:
+        """What each wins of what is there, beginning with the prices of the last plan."""
         types = sorted({name for each in level for offer in each.offers for name, _ in offer.configuration.groups})
-        self.there = Counter({name: self.floor.open.free(name) for name in types})
-        configurations = sorted({offer.configuration for each in level for offer in each.offers})
-        place = {configuration: n for n, configuration in enumerate(configurations)}
-        cost = np.full((len(level), len(configurations)), np.inf)
-        for row, (each, hurry) in enumerate(zip(level, _hurries(level, self.there), strict=True)):
-            for offer in each.offers:
-                if (each.view.id, offer.configuration) not in declined:
-                    cost[row, place[offer.configuration]] = -offer.bid * hurry
-        use = np.zeros((len(configurations), len(types)), dtype=np.int64)
-        column = {name: n for n, name in enumerate(types)}
-        for configuration, row in place.items():
-            for name, count in configuration.groups:
-                use[row, column[name]] = count
+        self.there = {name: self.floor.open.free(name) for name in types}
         before = self.situation.memory.get("prices", {}).get(str(priority))
-        start = None if before is None else np.array([float(before.get(name, 0.0)) for name in types])
-        supply = np.array([self.there[name] for name in types], dtype=np.int64)
-        found = solve(cost, np.zeros(len(level)), use, supply, start)
-        won = {
-            each.view.id: configurations[n] for each, n in zip(level, found.choice.tolist(), strict=True) if n != WAIT
-        }
-        price = {name: float(value) for name, value in zip(types, found.prices, strict=True)}
-        usd = _usd_per_bid(level, won)
-        self.prices[str(priority)] = {name: value for name, value in price.items() if value > 0}
-        for name, value in price.items():
-            self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * usd, 4))
-        return won, price, usd
+        found = auction(level, self.there, declined, before)
+        self.prices[str(priority)] = {name: value for name, value in found.price.items() if value > 0}
+        for name, value in found.price.items():
+            self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * found.usd_per_bid, 4))
+        return found
 
     def _stay(self, each: Bidder) -> None:
         """It keeps its devices, if nobody has them."""
@@ -363,7 +333,7 @@ class _Cycle:
         each: Bidder,
         keep: bool,
         options: list[Option] | None = None,
-        worth: tuple[Mapping[str, float], float] | None = None,
+        found: Outcome | None = None,
     ) -> None:
         """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
         ahead = len(self.waiting)
@@ -386,7 +356,7 @@ class _Cycle:
             if keep:
                 self.floor.keep(wanted, None if best is None else best.wait_s)
         before = [priority for priority, other in self.waiting if wanted is not None and _share(other, wanted)]
-        extra = None if worth is None else _extra_usd_h(each, *worth)
+        extra = None if found is None else extra_usd_h(each, found)
         self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
         if wanted is not None:
             self.waiting.append((each.view.priority, wanted))
@@ -401,33 +371,6 @@ class _Cycle:
         memory = {"prices": self.prices, "stays": self.stays.after(self.now_s, running, moved)}
         congestion = dict(sorted(self.congestion_usd_h.items()))
         return Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
-
-
-@dataclass(frozen=True)
-class _Stays:
-    """How long placements that can be moved really last, from what was seen."""
-
-    held_s: float
-    moves: float
-    at_s: float | None
-
-    @classmethod
-    def of(cls, situation: Situation) -> _Stays:
-        known = situation.memory.get("stays", {})
-        return cls(float(known.get("held_s", 0.0)), float(known.get("moves", 0.0)), known.get("at_s"))
-
-    @property
-    def seconds(self) -> float:
-        """Of one placement."""
-        found = (STAY_S * STAY_MOVES + self.held_s) / (STAY_MOVES + self.moves)
-        return min(max(found, STAY_LIMITS_S[0]), STAY_LIMITS_S[1])
-
-    def after(self, now_s: float, running: int, moved: int) -> dict[str, float]:
-        """What is known after this cycle."""
-        past_s = 0.0 if self.at_s is None else max(0.0, now_s - self.at_s)
-        fades = 0.5 ** (past_s / STAY_MEMORY_S)
-        held_s = (self.held_s + past_s * running) * fades
-        return {"held_s": held_s, "moves": self.moves * fades + moved, "at_s": now_s}
 
 
 def _kept(view: WorkloadView) -> Placement | None:
@@ -456,52 +399,5 @@ def _free_again_s(view: WorkloadView) -> float | None:
     return max(1.0, _settles_s(view)) if ends_s is None else min(ends_s, max(1.0, _settles_s(view)))
 
 
-def _density(each: Bidder, won: Configuration | None, price: Mapping[str, float], floor: Floor) -> float:
-    """What it bids for a share of what is there, for what it won or else at best."""
-    del price, floor
-    offers = each.offers if won is None else [offer for offer in each.offers if offer.configuration == won]
-    return max(offer.bid / offer.configuration.devices for offer in offers)
-
-
-def _hurries(level: Sequence[Bidder], there: Mapping[str, int]) -> list[float]:
-    """Those that alone take longer than all work together would, were it a fluid, decide when the last one is done:
-    their bids grow with the square of how much longer."""
-    fluid_s = 0.0
-    for each in level:
-        speeds: dict[tuple[str, ...], float] = {}
-        for offer in each.offers:
-            types = tuple(name for name, _ in offer.configuration.groups)
-            gangs = min(there[name] / count for name, count in offer.configuration.groups)
-            speeds[types] = max(speeds.get(types, 0.0), gangs / offer.seconds)
-        fluid_s += 1.0 / max(sum(speeds.values()), 1e-12)
-    shortest = [min(offer.seconds for offer in each.offers) for each in level]
-    longer = [max(1.0, seconds / max(fluid_s, 1.0)) for seconds in shortest]
-    return [(each / min(longer)) ** 2 for each in longer]
-
-
-def _usd_per_bid(level: Sequence[Bidder], won: Mapping[str, Configuration]) -> float:
-    """Bids are not dollars: they are put on the scale of what the time of those that win is worth."""
-    worth, bids = 0.0, 0.0
-    for each in level:
-        offer = each.offer(won.get(each.view.id))
-        if offer is not None:
-            worth += each.time_usd_h
-            bids += offer.bid
-    return worth / bids if bids > 0 else 0.0
-
-
-def _extra_usd_h(each: Bidder, price: Mapping[str, float], usd: float) -> tuple[float, Configuration] | None:
-    """How much more an hour somebody would have to be worth to start now, and on what, at the prices of now."""
-    rows = []
-    for offer in each.offers:
-        short = sum(count * price.get(name, 0.0) for name, count in offer.configuration.groups) - offer.bid
-        if short * usd > 0:
-            rows.append((short * usd, offer.configuration))
-    return min(rows, default=None)
-
-
 def _share(one: Configuration, other: Configuration) -> bool:
     return bool({name for name, _ in one.groups} & {name for name, _ in other.groups})
-
-
-__all__ = ["BACKFILLS", "DETAILED", "SETTLING_S", "Market"]

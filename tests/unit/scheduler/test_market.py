@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from making import configuration, est, node, placed, situation, snapshot, standard, view
 from scheduler.policy import create
 from scheduler.policy.bidding import overdue_s
-from scheduler.policy.market import DETAILED, SETTLING_S, STAY_S
+from scheduler.policy.market import DETAILED, SETTLING_S
+from scheduler.policy.stays import STAY_S
 from scheduler.types import Plan, WorkloadView
 from simulating import simulate
 

@@ -1,0 +1,43 @@
+"""How long placements last that can be moved or stopped, from what was seen of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..types import Situation
+
+STAY_S = 600.0
+"""How long a placement lasts, as long as nothing is known ..."""
+STAY_MOVES = 6.0
+"""... which is worth as much as so many moves that were seen."""
+STAY_MEMORY_S = 6 * 3600.0
+"""What was seen counts half after so long."""
+STAY_LIMITS_S = (120.0, 3600.0)
+
+
+@dataclass(frozen=True)
+class Stays:
+    """How long placements that can be moved really last, from what was seen."""
+
+    held_s: float
+    moves: float
+    at_s: float | None
+
+    @classmethod
+    def of(cls, situation: Situation) -> Stays:
+        """What the last plan noted."""
+        known = situation.memory.get("stays", {})
+        return cls(float(known.get("held_s", 0.0)), float(known.get("moves", 0.0)), known.get("at_s"))
+
+    @property
+    def seconds(self) -> float:
+        """Of one placement."""
+        found = (STAY_S * STAY_MOVES + self.held_s) / (STAY_MOVES + self.moves)
+        return min(max(found, STAY_LIMITS_S[0]), STAY_LIMITS_S[1])
+
+    def after(self, now_s: float, running: int, moved: int) -> dict[str, float]:
+        """What is known after this cycle."""
+        past_s = 0.0 if self.at_s is None else max(0.0, now_s - self.at_s)
+        fades = 0.5 ** (past_s / STAY_MEMORY_S)
+        held_s = (self.held_s + past_s * running) * fades
+        return {"held_s": held_s, "moves": self.moves * fades + moved, "at_s": now_s}
