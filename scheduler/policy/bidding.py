@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..types import Configuration, Estimate, Money, Option, Reason, WorkloadView
 from .candidates import Supply
@@ -46,18 +47,22 @@ URGENT_S = 600.0
 class Offer:
     """One configuration that a workload may take."""
 
-    estimate: Estimate
-    """For what is left of the work."""
+    view: WorkloadView
+    listed: Estimate
+    """For the whole work."""
+    configuration: Configuration
+    left_s: float | None
+    """Until it is done, started now; None: not known."""
     seconds: float
-    """Until it is done, started now; assumed where nothing is known."""
+    """The same; assumed where it is not known."""
     money_usd: float
     """Dollars and the value of that time."""
     bid: float
 
-    @property
-    def configuration(self) -> Configuration:
-        """The devices it is for."""
-        return self.estimate.configuration
+    @cached_property
+    def estimate(self) -> Estimate:
+        """For what is left of the work."""
+        return _left(self.view, self.listed)
 
 
 @dataclass(frozen=True)
@@ -171,29 +176,34 @@ def _offers(
     now_s: float,
     stay_s: float,
 ) -> tuple[Offer, ...]:
-    rest = [_left(view, each) for each in usable]
-    fastest_s = min((s for each in usable if (s := left_s(view, each)) is not None), default=None)
+    known = [left_s(view, each) for each in usable]
+    fastest_s = min((seconds for seconds in known if seconds is not None), default=None)
     if fastest_s is None:
         fastest_s = max(UNKNOWN_S, view.held_s)
-    times, money = [], []
-    for estimate in rest:
-        seconds = fastest_s if estimate.seconds is None else max(LEAST_S, estimate.seconds)
-        price_usd_h = estimate.price_usd_h or 0.0
-        usd = seconds / 3600 * price_usd_h if estimate.money is None else estimate.money.total_usd
-        times.append(seconds)
-        money.append(usd + seconds / 3600 * time_usd_h)
-    least = min(range(len(rest)), key=lambda n: (money[n], rest[n].configuration))
+    times = [fastest_s if seconds is None else max(LEAST_S, seconds) for seconds in known]
+    money = [_usd(each, seconds) + seconds / 3600 * time_usd_h for each, seconds in zip(usable, times, strict=True)]
+    least = min(range(len(usable)), key=lambda n: (money[n], usable[n].configuration))
     weight = value_of_time_usd_h(view.objective) / value_of_time_usd_h("balanced")
     weight *= _urgency(view, times[least], now_s)
     best = weight * 3600.0 / times[least]
     found = []
-    for n, estimate in enumerate(rest):
+    for n, estimate in enumerate(usable):
         bid = best * money[least] / money[n]
         lost = (estimate.startup_s + view.unsaved_s) / stay_s
         if running is not None:
             bid *= STAYS + lost if estimate.configuration == running else max(0.0, 1.0 - lost)
-        found.append(Offer(estimate, times[n], money[n], bid))
+        found.append(Offer(view, estimate, estimate.configuration, known[n], times[n], money[n], bid))
     return tuple(found)
+
+
+def _usd(estimate: Estimate, seconds: float) -> float:
+    """Dollars for what is left of the work, which takes so many seconds."""
+    money = estimate.money
+    if money is None:
+        return seconds / 3600 * (estimate.price_usd_h or 0.0)
+    if estimate.seconds is None or seconds == estimate.seconds:
+        return money.total_usd
+    return money.total_usd + money.compute_usd * (seconds / max(estimate.seconds, 1e-9) - 1.0)
 
 
 def _urgency(view: WorkloadView, seconds: float, now_s: float) -> float:

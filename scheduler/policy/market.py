@@ -23,11 +23,14 @@ from .stays import Stays
 from .timeline import Floor, Timeline
 
 AUCTIONS = 3
+"""So often at most is an auction held again without what was declined, ..."""
+REPEATED_TO = 300
+"""... if no more than so many take part."""
 SETTLING_S = 30.0
 """What has started is left alone for its start-up and this long."""
 BACKFILLS = 3.0
 """What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
-DETAILED = 256
+DETAILED = 128
 """For so many that wait it is worked out when they start."""
 
 
@@ -54,7 +57,8 @@ class _Cycle:
         self.placements: dict[str, Placement] = {}
         self.explanations: dict[str, Explanation] = {}
         self.timeline = Timeline()
-        self.waiting: list[tuple[int, Configuration]] = []
+        self.waiting = 0
+        self.queued: dict[str, list[tuple[int, int]]] = {}
         self.congestion_usd_h = dict.fromkeys(situation.snapshot.device_types, 0.0)
         self.prices: dict[str, dict[str, float]] = {}
         self.predicted_usd = 0.0
@@ -141,7 +145,7 @@ class _Cycle:
         level = [each for each in self.bidders if not each.overdue and each.view.priority == priority]
         declined: set[tuple[str, Configuration]] = set()
         best: dict[str, Any] | None = None
-        for _ in range(AUCTIONS):
+        for _ in range(AUCTIONS if len(level) <= REPEATED_TO else 1):
             before, known = self._saved(), len(declined)
             self._hold(level, priority, declined)
             if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
@@ -155,8 +159,9 @@ class _Cycle:
     def _saved(self) -> dict[str, Any]:
         """All that giving out devices changes, as it is now."""
         kept = dict(self.__dict__)
-        for name in ("placements", "explanations", "waiting", "congestion_usd_h", "prices", "timeline", "floor"):
+        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor"):
             kept[name] = kept[name].copy()
+        kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
         return kept
 
     def _hold(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> None:
@@ -268,7 +273,7 @@ class _Cycle:
         """Where this could start now, behind what is kept for others."""
         view = each.view
         if view.resumes:
-            ends_s: float | None = BACKFILLS * (offer.estimate.startup_s + SETTLING_S)
+            ends_s: float | None = BACKFILLS * (offer.listed.startup_s + SETTLING_S)
         else:
             ends_s = offer.estimate.high_s or offer.estimate.seconds
         return self.floor.place(offer.configuration, one_node=view.one_node, ends_s=ends_s, stoppable=view.resumes)
@@ -282,7 +287,7 @@ class _Cycle:
         if each.view.placement == placement and each.running is not None:
             self._lend(placement, -1)
         self.floor.take(placement)
-        self.timeline.gives_back(placement.configuration, offer.estimate.seconds)
+        self.timeline.gives_back(placement.configuration, offer.left_s)
         self.placements[each.view.id] = placement
         self.explanations[each.view.id] = why
         self.predicted_usd += offer.money_usd
@@ -295,7 +300,7 @@ class _Cycle:
         for offer in each.offers:
             here = self._nodes(each, offer) is not None
             wait_s = 0.0 if here else self._free_in_s(each, offer)
-            hours = 1.0 if offer.estimate.seconds is None else offer.seconds / 3600
+            hours = 1.0 if offer.left_s is None else offer.seconds / 3600
             congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
             if wait_s is None:
                 option = Option(offer.estimate, None, congestion, None, words.UNTIL_WHEN)
@@ -321,7 +326,7 @@ class _Cycle:
             if each.view.resumes and option.wait_s < now.seconds:
                 later = option.estimate
                 an_hour = each.time_usd_h + (later.price_usd_h or 0.0)
-                meanwhile = option.wait_s / 3600 * (each.time_usd_h + (now.estimate.price_usd_h or 0.0))
+                meanwhile = option.wait_s / 3600 * (each.time_usd_h + (now.listed.price_usd_h or 0.0))
                 rest = (1.0 - option.wait_s / now.seconds) * money[later.configuration]
                 least = min(least, meanwhile + rest + later.startup_s / 3600 * an_hour)
             if option.total_usd < least - 1e-9:
@@ -336,9 +341,9 @@ class _Cycle:
         found: Outcome | None = None,
     ) -> None:
         """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
-        ahead = len(self.waiting)
+        ahead = self.waiting
         if ahead >= DETAILED and not each.overdue:
-            rows = (*each.refused, *(Option(offer.estimate, None, 0.0, None, BUSY) for offer in each.offers))
+            rows = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
             self.explanations[each.view.id] = words.far_behind(each.view, rows, ahead)
             return
         options = options or self._options(each)
@@ -355,11 +360,14 @@ class _Cycle:
                 self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
             if keep:
                 self.floor.keep(wanted, None if best is None else best.wait_s)
-        before = [priority for priority, other in self.waiting if wanted is not None and _share(other, wanted)]
+        names = [] if wanted is None else [name for name, _ in wanted.groups]
+        before = list({n: priority for name in names for n, priority in self.queued.get(name, ())}.values())
         extra = None if found is None else extra_usd_h(each, found)
         self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
         if wanted is not None:
-            self.waiting.append((each.view.priority, wanted))
+            self.waiting += 1
+            for name in names:
+                self.queued.setdefault(name, []).append((self.waiting, each.view.priority))
 
     def plan(self) -> Plan:
         """What was decided."""
@@ -397,7 +405,3 @@ def _free_again_s(view: WorkloadView) -> float | None:
     if not view.resumes:
         return ends_s
     return max(1.0, _settles_s(view)) if ends_s is None else min(ends_s, max(1.0, _settles_s(view)))
-
-
-def _share(one: Configuration, other: Configuration) -> bool:
-    return bool({name for name, _ in one.groups} & {name for name, _ in other.groups})
