@@ -71,6 +71,46 @@ def test_the_documented_pipeline_runs(service: Service, tmp_path: Path) -> None:
     assert all(row["prediction"] == pytest.approx(row["y"], abs=0.2) for row in rows)
 
 
+LONG_LOOP = """
+import os, tempfile, time, ray.train
+
+def loop(config):
+    begin, kept = 0, ray.train.get_checkpoint()
+    if kept is not None:
+        with kept.as_directory() as folder:
+            begin = int(open(os.path.join(folder, "step")).read())
+    print("begins at", begin)
+    for step in range(begin, config["steps"]):
+        time.sleep(0.5)
+        with tempfile.TemporaryDirectory() as folder:
+            open(os.path.join(folder, "step"), "w").write(str(step + 1))
+            ray.train.report({"step": step + 1}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+"""
+
+
+def test_a_training_gives_way_to_a_higher_priority_and_goes_on_where_it_was(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LONG_LOOP)
+    (tmp_path / "long.yaml").write_text(
+        "{kind: train, name: long, entrypoint: 'mine:loop', hyperparameters: {steps: 160}, resources: {devices: [A100]}}"
+    )
+    (tmp_path / "urgent.yaml").write_text(
+        "{kind: command, name: urgent, command: echo now, priority: 5, resources: {devices: [A100]}}"
+    )
+    long = service.submit(tmp_path / "long.yaml")
+    service.until(long, lambda workload: workload["state"] == "running")
+    urgent = service.submit(tmp_path / "urgent.yaml")
+    done = service.until(urgent, lambda workload: workload["ended"], timeout_s=200)
+    assert done["state"] == "succeeded"
+    assert not service.show(long)[0]["ended"], "it was to be stopped, not waited for"
+    ended = service.until(long, lambda workload: workload["ended"], timeout_s=300)
+    assert (ended["state"], ended["attempt"], ended["progress"]["metrics"]) == ("succeeded", 2, {"step": 160})
+    events = service.json("show", long, "--events")["events"]
+    kinds = [event["kind"] for event in events if event["kind"] in ("starting", "stopping", "queued", "succeeded")]
+    assert kinds == ["queued", "starting", "stopping", "queued", "starting", "succeeded"]
+    begun = [int(step) for step in re.findall(r"begins at (\d+)", service.run("logs", long).stdout)]
+    assert begun[-1] > 10, "it goes on from its last checkpoint"
+
+
 def test_a_name_that_the_module_lacks_is_refused_before_anything_starts(service: Service, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(LOOP)
     (tmp_path / "spec.yaml").write_text("{kind: train, name: w, entrypoint: 'mine:lop'}")
