@@ -85,9 +85,15 @@ def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Reco
         elif runs and record.kind not in RESUMES:
             continue
         elif runs and record.id not in plan.placements:
-            stops.append(Stop(record.id, "the plan wants its devices"))
+            stops.append(Stop(record.id, _why(plan, record, "the plan wants its devices")))
         elif runs and plan.placements[record.id] != record.placement:
-            stops.append(Stop(record.id, f"the plan moves it to {plan.placements[record.id].configuration}"))
+            moves = f"the plan moves it to {plan.placements[record.id].configuration}"
+            stops.append(Stop(record.id, _why(plan, record, moves)))
         elif record.state == "queued" and record.id in valid:
             starts.append(Start(record.id, valid[record.id]))
     return stops + starts
+
+
+def _why(plan: Plan, record: Record, otherwise: str) -> str:
+    explanation = plan.explanations.get(record.id)
+    return explanation.summary if explanation is not None and explanation.summary else otherwise

@@ -282,7 +282,9 @@ def _repair(problem: _Problem, choice: Ints, prices: Floats) -> None:
     would not fit, so what is over-asked shrinks with every move."""
     use, held = problem.use, problem.held(choice)
     priced = use @ prices
-    while (over := held - problem.supply).max() > 0:
+    for _ in range(len(choice) + 1):
+        if not (over := held - problem.supply).max() > 0:
+            return
         kind = int(np.argmax(over / np.maximum(problem.supply, 1)))
         asked = np.flatnonzero(use[choice, kind] > 0)
         now = choice[asked]

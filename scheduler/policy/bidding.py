@@ -13,6 +13,7 @@ is least. Moving is charged with what the restart loses, by how long a placement
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,9 +39,11 @@ STAYS = 1.02
 LATE_USD_H = value_of_time_usd_h("time")
 """What the time of a workload is worth that cannot meet its deadline any more, or has nothing priced to run on."""
 URGENT = 20.0
-"""What has no time to lose before its deadline bids so many times as much."""
+"""What has little time to lose before its deadline bids so many times as much."""
 URGENT_S = 600.0
-"""Time to spare, beside a workload's own run time, below which a deadline makes it urgent."""
+"""Time to spare, beside half of a workload's whole run time, below which a deadline makes it urgent."""
+LOST_TIMES = 2.0
+"""Nobody knows when something ends that takes so many times as long as was thought likely, whatever it reports."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class Bidder:
     """What its time is worth."""
     running: Configuration | None
     """What it runs on and could go on with."""
-    lateness: float
-    """How long it has waited in all, of what is bearable."""
+    waited_s: float
+    """How long it has waited in all."""
 
     def offer(self, configuration: Configuration | None) -> Offer | None:
         """Its offer for this configuration."""
@@ -86,8 +89,13 @@ class Bidder:
 
     @property
     def overdue(self) -> bool:
-        """Whether it goes before the others: it has waited so long, or had its turn already."""
-        return self.lateness > 1.0 or self.view.interrupted
+        """Whether it goes before all others, of whatever priority: it has waited so long, or had its turn already."""
+        return self.view.interrupted or (self.late and self.waited_s > OVERDUE_S)
+
+    @property
+    def late(self) -> bool:
+        """Whether it goes before the others of its priority."""
+        return self.waited_s > overdue_s(min(offer.seconds for offer in self.offers))
 
     @property
     def cheapest(self) -> Offer:
@@ -100,23 +108,23 @@ def bidder(view: WorkloadView, supply: Supply, now_s: float, stay_s: float) -> B
     time_usd_h = value_of_time_usd_h(view.objective)
     running = None if view.placement is None or view.stopping else view.placement.configuration
     usable, refused = [], []
+    misses = _misses_its_deadline(view, supply, now_s)
+    time_usd_h = LATE_USD_H if misses else time_usd_h
     for raw in view.estimates:
-        reason = supply.objection(view, raw) or _objection(view, raw, now_s, running)
+        reason = supply.objection(view, raw) or _objection(view, raw, math.inf if misses else now_s, running)
         if reason is None:
             usable.append(raw)
         else:
             refused.append(Option(_left(view, raw), reason=reason))
     if not usable:
-        usable, refused = _least_bad(view, refused)
-        time_usd_h = LATE_USD_H if usable else time_usd_h
+        usable, refused = _unpriced(view, refused)
     offers = _offers(view, usable, time_usd_h, running, now_s, stay_s) if usable else ()
-    shortest_s = min((each.seconds for each in offers), default=0.0)
     waited_s = max(view.waited_s, now_s - view.queued_s if view.placement is None else 0.0)
-    return Bidder(view, offers, tuple(refused), time_usd_h, running, waited_s / overdue_s(shortest_s))
+    return Bidder(view, offers, tuple(refused), time_usd_h, running, waited_s)
 
 
 def overdue_s(seconds: float) -> float:
-    """How long a workload of so many seconds waits at most until it goes before all others."""
+    """How long a workload of so many seconds waits at most until it goes before the others of its priority."""
     return max(min(OVERDUE_S, max(SOONEST_S, SOONER_TIMES * seconds)), OVERDUE_TIMES * seconds)
 
 
@@ -129,9 +137,10 @@ def left_s(view: WorkloadView, estimate: Estimate) -> float | None:
     work_s = max(estimate.seconds - estimate.startup_s, 0.0) * view.remaining
     if view.placement is None or view.stopping or view.placement.configuration != estimate.configuration:
         return max(LEAST_S, work_s + estimate.startup_s)
-    if view.remaining < 1.0:
+    likely_s = estimate.high_s or 2 * estimate.seconds
+    if view.remaining < 1.0 and view.held_s <= LOST_TIMES * likely_s:
         return max(LEAST_S, work_s + max(0.0, estimate.startup_s - view.held_s))
-    if view.held_s > (estimate.high_s or 2 * estimate.seconds):
+    if view.held_s > likely_s:
         return None
     return max(LEAST_S, estimate.seconds - view.held_s)
 
@@ -148,22 +157,30 @@ def _left(view: WorkloadView, estimate: Estimate) -> Estimate:
     return replace(estimate, seconds=seconds, high_s=high_s, money=money)
 
 
+def _misses_its_deadline(view: WorkloadView, supply: Supply, now_s: float) -> bool:
+    """Whether nothing that it may take is done in time: then it is missed by as little as can be."""
+    if view.deadline_s is None:
+        return False
+    known = [left_s(view, each) for each in view.estimates if supply.objection(view, each) is None]
+    return all(seconds is not None and now_s + seconds > view.deadline_s for seconds in known)
+
+
 def _objection(view: WorkloadView, estimate: Estimate, now_s: float, running: Configuration | None) -> Reason | None:
+    """`now_s` of infinity: deadlines do not count any more."""
     if estimate.configuration == running:
         return None
     if estimate.price_usd_h is None:
         return Reason("unpriced", "no price is known for it")
     seconds = left_s(view, estimate)
-    if seconds is not None and view.deadline_s is not None and now_s + seconds > view.deadline_s:
+    if seconds is not None and view.deadline_s is not None and view.deadline_s < now_s + seconds < math.inf:
         return Reason("deadline", f"would be done {now_s + seconds - view.deadline_s:.0f} s after the deadline")
     return None
 
 
-def _least_bad(view: WorkloadView, refused: Sequence[Option]) -> tuple[list[Estimate], list[Option]]:
-    """Nothing meets every wish: what is late runs as soon as it can, what is unpriced may run; budgets stay."""
+def _unpriced(view: WorkloadView, refused: Sequence[Option]) -> tuple[list[Estimate], list[Option]]:
+    """Nothing priced is possible: what has no price may run."""
     raw = {each.configuration: each for each in view.estimates}
-    soft = [o for o in refused if o.reason is not None and o.reason.code in ("deadline", "unpriced")]
-    # Only the time counts now.
+    soft = [option for option in refused if option.reason is not None and option.reason.code == "unpriced"]
     free = [replace(raw[o.estimate.configuration], money=Money(0.0), price_usd_h=0.0) for o in soft]
     return free, [option for option in refused if option not in soft]
 
@@ -184,7 +201,7 @@ def _offers(
     money = [_usd(each, seconds) + seconds / 3600 * time_usd_h for each, seconds in zip(usable, times, strict=True)]
     least = min(range(len(usable)), key=lambda n: (money[n], usable[n].configuration))
     weight = value_of_time_usd_h(view.objective) / value_of_time_usd_h("balanced")
-    weight *= _urgency(view, times[least], now_s)
+    weight *= _urgency(view, usable[least], times[least], now_s)
     best = weight * 3600.0 / times[least]
     found = []
     for n, estimate in enumerate(usable):
@@ -206,11 +223,10 @@ def _usd(estimate: Estimate, seconds: float) -> float:
     return money.total_usd + money.compute_usd * (seconds / max(estimate.seconds, 1e-9) - 1.0)
 
 
-def _urgency(view: WorkloadView, seconds: float, now_s: float) -> float:
-    """How much more a workload bids since its deadline is near: nothing while there is time for another run."""
+def _urgency(view: WorkloadView, estimate: Estimate, seconds: float, now_s: float) -> float:
+    """How much more a workload bids since its deadline is near. A step, of what is to spare against its whole run time:
+    neither changes while it runs, so two that are urgent do not take turns."""
     if view.deadline_s is None:
         return 1.0
     spare_s = view.deadline_s - now_s - seconds
-    if spare_s < 0:
-        return 1.0  # it is late whatever happens
-    return 1.0 + (URGENT - 1.0) * max(0.0, 1.0 - spare_s / (seconds + URGENT_S))
+    return URGENT if 0.0 <= spare_s < 0.5 * (estimate.seconds or seconds) + URGENT_S else 1.0

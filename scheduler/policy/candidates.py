@@ -30,14 +30,15 @@ class Supply:
     def objection(self, workload: WorkloadView, estimate: Estimate) -> Reason | None:
         """Why a workload can never take this configuration here; None where it can. What it runs on already is within
         its budget."""
-        if estimate.infeasible is not None:
+        runs_there = workload.placement is not None and workload.placement.configuration == estimate.configuration
+        if estimate.infeasible is not None and not runs_there:
             return estimate.infeasible
         for name, count in estimate.configuration.groups:
             there = self.largest[name] if workload.one_node else self.total[name]
             if there < count:
                 where = "one node has at most" if workload.one_node else "the cluster has"
                 return Reason("count", f"{where} {there} {name}")
-        if workload.placement is not None and workload.placement.configuration == estimate.configuration:
+        if runs_there:
             return None
         money_usd = remaining_usd(estimate, workload.remaining)
         if money_usd is not None and workload.budget_usd is not None and money_usd > workload.budget_usd:

@@ -23,6 +23,7 @@ class Capacity:
         self._lent: Counter[tuple[str, str]] = Counter()
         self._totals: Counter[str] = Counter()
         self._nodes: dict[str, list[str]] = {}
+        self._whole: dict[tuple[str, str], int] = {}
         for node in snapshot.nodes:
             for devices in node.devices:
                 key = (node.node_id, devices.device_type)
@@ -30,6 +31,7 @@ class Capacity:
                 self._free[key] = max(0, devices.total - used)
                 self._totals[devices.device_type] += self._free[key]
                 self._nodes.setdefault(devices.device_type, []).append(node.node_id)
+                self._whole[key] = devices.total
 
     def copy(self) -> Capacity:
         """One that changes by itself."""
@@ -82,14 +84,28 @@ class Capacity:
         for device_type, node_id in placement.devices:
             self._lent[node_id, device_type] += times
 
-    def reserve(self, configuration: Configuration) -> None:
-        """Keep what is free of these types from those that come after, up to the counts wanted."""
+    def reserve(self, configuration: Configuration, *, one_node: bool = False) -> None:
+        """Keep what is free of these types from those that come after, up to the counts wanted; for who needs one node,
+        on the one that has the most of it free of those that are large enough."""
+        only = self._best_node(configuration) if one_node else None
         for name, count in configuration.groups:
-            for key in sorted(self._free):
-                taken = min(count, self._free[key]) if key[1] == name else 0
+            for node in self._nodes.get(name, ()) if only is None else [only]:
+                key = (node, name)
+                taken = min(count, self._free.get(key, 0))
                 self._free[key] -= taken
                 self._totals[name] -= taken
                 count -= taken  # noqa: PLW2901  (what is still to be reserved)
+
+    def _best_node(self, configuration: Configuration) -> str | None:
+        large = [
+            node
+            for node in self._nodes.get(configuration.groups[0][0], ())
+            if all(self._whole.get((node, name), 0) >= count for name, count in configuration.groups)
+        ]
+        free = {
+            node: sum(min(n, self._free.get((node, name), 0)) for name, n in configuration.groups) for node in large
+        }
+        return min(large, key=lambda node: (-free[node], node), default=None)
 
     def _nodes_of(self, device_type: str) -> list[tuple[str, int]]:
         return [(node, self._free[node, device_type]) for node in self._nodes.get(device_type, ())]

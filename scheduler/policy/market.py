@@ -10,7 +10,7 @@ waits is kept for it, and others go ahead on them only where they cannot delay i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..types import Configuration, Explanation, Option, Placement, Plan, Situation, WorkloadView
@@ -19,7 +19,7 @@ from .auction import Outcome, auction, density, extra_usd_h
 from .bidding import Bidder, Offer, bidder, left_s
 from .candidates import BUSY, Supply, hopeless, resting, vacated
 from .prices import held_usd_h
-from .stays import Stays
+from .stays import Stays, numbers
 from .timeline import Floor, Timeline
 
 AUCTIONS = 3
@@ -30,6 +30,10 @@ SETTLING_S = 30.0
 """What has started is left alone for its start-up and this long."""
 BACKFILLS = 3.0
 """What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
+PATIENCE = 3.0
+"""For something better that is near, one waits so many times as long as was first said, ..."""
+PATIENCE_S = 600.0
+"""... and so long."""
 DETAILED = 128
 """For so many that wait it is worked out when they start."""
 
@@ -62,12 +66,13 @@ class _Cycle:
         self.congestion_usd_h = dict.fromkeys(situation.snapshot.device_types, 0.0)
         self.prices: dict[str, dict[str, float]] = {}
         self.predicted_usd = 0.0
+        self.patience = numbers(situation.memory.get("patience"))
         self.bidders: list[Bidder] = []
         self._sort_out(Supply(situation.snapshot))
         self.floor = Floor(self._capacity(), self._capacity())
-        for each in self.bidders:
-            if each.view.placement is not None:
-                self._lend(each.view.placement, 1)
+        self.lent = {each.view.id: each.view.placement for each in self.bidders if each.view.placement is not None}
+        for placement in self.lent.values():
+            self._lend(placement, 1)
 
     # Who takes part
 
@@ -105,36 +110,36 @@ class _Cycle:
     # Giving out
 
     def overdue(self) -> None:
-        """Who has waited too long goes first, whatever its size: what runs of them is not stopped; the others take the
-        best that is free, in the order they came. Then those that run may move to what is free and better."""
-        late = sorted((each for each in self.bidders if each.overdue), key=lambda each: each.view.submitted_s)
-        holding = [each for each in late if self._holds(each)]
-        for each in holding:
-            assert each.view.placement is not None
-            self.floor.take(each.view.placement)
-        for each in late:
-            if each not in holding and not self._fill(each):
+        """Who has waited far too long goes first, whatever its size and priority."""
+        self._serve([each for each in self.bidders if each.overdue])
+
+    def _serve(self, late: Sequence[Bidder]) -> None:
+        """What runs of these is not stopped; the others take the best that is free, in the order they came. Then those
+        that run may move to what is free and better."""
+        order = sorted(late, key=lambda each: each.view.submitted_s)
+        holding = {each.view.id: each.view.placement for each in order if self._hold(each)}
+        for each in order:
+            if each.view.id not in holding and not self._fill(each):
                 self._wait(each, keep=True)
-        for each in holding:
-            assert each.view.placement is not None
-            self.floor.release(each.view.placement)
+        for each in order:
+            there = holding.get(each.view.id)
+            if there is None:
+                continue
+            self.floor.release(there)
             best = max(
                 each.offers,
                 key=lambda offer: (offer.bid * self._fits(each, offer), offer.configuration == each.running),
             )
-            if best.configuration == each.running:
+            if best.configuration == each.running or not self._take(each, best.configuration):
                 self._stay(each)
-            else:
-                self._take(each, best.configuration)
 
-    def _holds(self, each: Bidder) -> bool:
+    def _hold(self, each: Bidder) -> bool:
+        """Take what it runs on, for now; False where it does not run, or somebody has it."""
         there = each.view.placement
-        return (
-            each.running is not None
-            and there is not None
-            and self.floor.open.holds(there)
-            and each.offer(each.running) is not None
-        )
+        if there is None or each.offer(each.running) is None or not self.floor.open.holds(there):
+            return False
+        self.floor.take(there)
+        return True
 
     def _fits(self, each: Bidder, offer: Offer) -> bool:
         return self.floor.open.place(offer.configuration, one_node=each.view.one_node) is not None
@@ -142,12 +147,16 @@ class _Cycle:
     def level(self, priority: int) -> None:
         """All of one priority. Whose bid wins something that it would rather wait than take, does not bid for that: the
         auction is held again without, some times at most, and the outcome of least predicted money counts."""
-        level = [each for each in self.bidders if not each.overdue and each.view.priority == priority]
+        same = [each for each in self.bidders if not each.overdue and each.view.priority == priority]
+        self._serve([each for each in same if each.late])
+        level = [each for each in same if not each.late]
+        if not level:
+            return
         declined: set[tuple[str, Configuration]] = set()
         best: dict[str, Any] | None = None
         for _ in range(AUCTIONS if len(level) <= REPEATED_TO else 1):
             before, known = self._saved(), len(declined)
-            self._hold(level, priority, declined)
+            self._give_out(level, priority, declined)
             if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
                 best = self.__dict__
             if len(declined) == known:
@@ -161,10 +170,11 @@ class _Cycle:
         kept = dict(self.__dict__)
         for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor"):
             kept[name] = kept[name].copy()
+        kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
         kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
         return kept
 
-    def _hold(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> None:
+    def _give_out(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
         found = self._auction(level, priority, declined)
@@ -209,8 +219,9 @@ class _Cycle:
         """What each wins of what is there, beginning with the prices of the last plan."""
         types = sorted({name for each in level for offer in each.offers for name, _ in offer.configuration.groups})
         self.there = {name: self.floor.open.free(name) for name in types}
-        before = self.situation.memory.get("prices", {}).get(str(priority))
-        found = auction(level, self.there, declined, before)
+        noted = self.situation.memory.get("prices")
+        before = numbers(noted.get(str(priority)) if isinstance(noted, Mapping) else None)
+        found = auction(level, self.there, declined, before or None)
         self.prices[str(priority)] = {name: value for name, value in found.price.items() if value > 0}
         for name, value in found.price.items():
             self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * found.usd_per_bid, 4))
@@ -219,10 +230,11 @@ class _Cycle:
     def _stay(self, each: Bidder) -> None:
         """It keeps its devices, if nobody has them."""
         there = each.view.placement
-        if each.running is None or there is None or not self.floor.open.holds(there):
-            return
         offer = each.offer(each.running)
-        if offer is not None:
+        if offer is None or there is None:
+            return
+        lends = self.floor.lends(offer.configuration, self._ends_s(each, offer), stoppable=each.view.resumes)
+        if self.floor.open.holds(there) or (lends and self.floor.actual.holds(there)):
             self._place(each, offer, there, words.keeps(each.view))
 
     def _take(self, each: Bidder, chosen: Configuration) -> bool:
@@ -233,14 +245,12 @@ class _Cycle:
         placement = self.floor.open.place(chosen, one_node=each.view.one_node)
         if placement is None:
             return False
-        if each.running is not None:
-            self._place(each, offer, placement, words.moves(each, offer))
-            return True
         options = self._options(each)
         if self._better_to_wait(each, offer, options):
             self._wait(each, keep=True, options=options)
             return True
-        self._place(each, offer, placement, words.taken(offer, options))
+        why = words.taken(offer, options) if each.running is None else words.moves(each, offer)
+        self._place(each, offer, placement, why)
         return True
 
     def _fill(self, each: Bidder) -> bool:
@@ -260,32 +270,33 @@ class _Cycle:
         if not found:
             return False
         _, _, offer, placement = min(found, key=lambda row: row[:2])
-        if each.running is not None:
-            self._place(each, offer, placement, words.moves(each, offer))
-            return True
         options = self._options(each)
         if self._better_to_wait(each, offer, options):
             return False
-        self._place(each, offer, placement, words.taken(offer, options))
+        why = words.taken(offer, options) if each.running is None else words.moves(each, offer)
+        self._place(each, offer, placement, why)
         return True
 
     def _nodes(self, each: Bidder, offer: Offer) -> Placement | None:
         """Where this could start now, behind what is kept for others."""
-        view = each.view
-        if view.resumes:
-            ends_s: float | None = BACKFILLS * (offer.listed.startup_s + SETTLING_S)
-        else:
-            ends_s = offer.estimate.high_s or offer.estimate.seconds
+        view, ends_s = each.view, self._ends_s(each, offer)
         return self.floor.place(offer.configuration, one_node=view.one_node, ends_s=ends_s, stoppable=view.resumes)
+
+    @staticmethod
+    def _ends_s(each: Bidder, offer: Offer) -> float | None:
+        """When it gives back what it borrows: at its end, or as soon as it has done something there."""
+        if each.view.resumes:
+            return BACKFILLS * (offer.listed.startup_s + SETTLING_S)
+        return offer.estimate.high_s or offer.estimate.seconds
 
     def _give_up(self, each: Bidder) -> None:
         """Where it runs is as free to it as anything else."""
-        if each.view.placement is not None:
-            self._lend(each.view.placement, -1)
+        placement = self.lent.pop(each.view.id, None)
+        if placement is not None:
+            self._lend(placement, -1)
 
     def _place(self, each: Bidder, offer: Offer, placement: Placement, why: Explanation) -> None:
-        if each.view.placement == placement and each.running is not None:
-            self._lend(placement, -1)
+        self._give_up(each)
         self.floor.take(placement)
         self.timeline.gives_back(placement.configuration, offer.left_s)
         self.placements[each.view.id] = placement
@@ -314,24 +325,14 @@ class _Cycle:
     def _free_in_s(self, each: Bidder, offer: Offer) -> float | None:
         return self.timeline.free_in_s(offer.configuration, self.floor.open, each.view.one_node)
 
-    @staticmethod
-    def _better_to_wait(each: Bidder, now: Offer, options: Sequence[Option]) -> bool:
-        """Whether something that is busy is less money in all than this, which is free; for what can be moved then,
-        less than to start here and move."""
-        money = {offer.configuration: offer.money_usd for offer in each.offers}
-        for option in options:
-            if not option.wait_s or option.total_usd is None or option.reason is not None:
-                continue
-            least = now.money_usd
-            if each.view.resumes and option.wait_s < now.seconds:
-                later = option.estimate
-                an_hour = each.time_usd_h + (later.price_usd_h or 0.0)
-                meanwhile = option.wait_s / 3600 * (each.time_usd_h + (now.listed.price_usd_h or 0.0))
-                rest = (1.0 - option.wait_s / now.seconds) * money[later.configuration]
-                least = min(least, meanwhile + rest + later.startup_s / 3600 * an_hour)
-            if option.total_usd < least - 1e-9:
-                return True
-        return False
+    def _better_to_wait(self, each: Bidder, now: Offer, options: Sequence[Option]) -> bool:
+        """Whether to wait for something that is busy, since it is less money in all than this, which is free. Not for
+        ever: what was near and does not come is not believed any more."""
+        wait_s = _wait_that_pays(each, now, options)
+        if wait_s is None:
+            return False
+        until_s = self.patience.setdefault(each.view.id, self.now_s + PATIENCE * wait_s + PATIENCE_S)
+        return self.now_s <= until_s
 
     def _wait(
         self,
@@ -342,24 +343,24 @@ class _Cycle:
     ) -> None:
         """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
         ahead = self.waiting
-        if ahead >= DETAILED and not each.overdue:
+        if ahead >= DETAILED:
             rows = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
-            self.explanations[each.view.id] = words.far_behind(each.view, rows, ahead)
+            self.explanations[each.view.id] = words.far_behind(rows, ahead)
             return
         options = options or self._options(each)
         self.predicted_usd += each.cheapest.money_usd
         known = [o for o in options if o.reason is None and o.total_usd is not None and o.wait_s]
         best = min(known, key=words.cheapest, default=None)
         wanted = best.estimate.configuration if best is not None else None
-        if wanted is None and keep and (each.overdue or each.view.placement is None):
+        if wanted is None and keep and (each.overdue or each.late):
             busy = [o.estimate.configuration for o in options if o.reason is words.UNTIL_WHEN]
-            wanted = min(busy, key=lambda c: (c.devices, c), default=None) if each.overdue else None
+            wanted = min(busy, key=lambda c: (c.devices, c), default=None)
         if wanted is not None:
             if best is not None and best.wait_s and best.total_usd is not None:
                 self.predicted_usd += best.total_usd - each.cheapest.money_usd
                 self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
             if keep:
-                self.floor.keep(wanted, None if best is None else best.wait_s)
+                self.floor.keep(wanted, None if best is None else best.wait_s, one_node=each.view.one_node)
         names = [] if wanted is None else [name for name, _ in wanted.groups]
         before = list({n: priority for name in names for n, priority in self.queued.get(name, ())}.values())
         extra = None if found is None else extra_usd_h(each, found)
@@ -376,7 +377,16 @@ class _Cycle:
             for each in self.bidders
         )
         running = sum(each.running is not None for each in self.bidders)
-        memory = {"prices": self.prices, "stays": self.stays.after(self.now_s, running, moved)}
+        patience = {
+            each.view.id: self.patience[each.view.id]
+            for each in self.bidders
+            if each.view.id in self.patience and each.view.id not in self.placements
+        }
+        memory = {
+            "prices": self.prices,
+            "stays": self.stays.after(self.now_s, running, moved),
+            "patience": patience,
+        }
         congestion = dict(sorted(self.congestion_usd_h.items()))
         return Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
 
@@ -385,7 +395,8 @@ def _kept(view: WorkloadView) -> Placement | None:
     """The place of what runs and is left alone: it would begin again, or it has hardly begun."""
     if view.placement is None or (view.stopping and view.resumes):
         return None
-    if not view.resumes or _settles_s(view) > 0:
+    listed = any(each.configuration == view.placement.configuration for each in view.estimates)
+    if not view.resumes or not listed or _settles_s(view) > 0:
         return view.placement
     return None
 
@@ -405,3 +416,23 @@ def _free_again_s(view: WorkloadView) -> float | None:
     if not view.resumes:
         return ends_s
     return max(1.0, _settles_s(view)) if ends_s is None else min(ends_s, max(1.0, _settles_s(view)))
+
+
+def _wait_that_pays(each: Bidder, now: Offer, options: Sequence[Option]) -> float | None:
+    """How long the wait is for something that is busy and less money in all than this, which is free; for what can be
+    moved then, less than to start here and move. None: there is nothing like that."""
+    money = {offer.configuration: offer.money_usd for offer in each.offers}
+    for option in options:
+        if not option.wait_s or option.total_usd is None or option.reason is not None:
+            continue
+        least = now.money_usd
+        worked_s = option.wait_s - now.listed.startup_s
+        if each.view.resumes and BACKFILLS * (now.listed.startup_s + SETTLING_S) < option.wait_s < now.seconds:
+            later = option.estimate
+            an_hour = each.time_usd_h + (later.price_usd_h or 0.0)
+            meanwhile = option.wait_s / 3600 * (each.time_usd_h + (now.listed.price_usd_h or 0.0))
+            rest = (1.0 - worked_s / now.seconds) * money[later.configuration]
+            least = min(least, meanwhile + rest + later.startup_s / 3600 * an_hour)
+        if option.total_usd < least - 1e-9:
+            return option.wait_s
+    return None

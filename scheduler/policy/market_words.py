@@ -108,9 +108,8 @@ def waits(
     return Explanation(None, summary, rows)
 
 
-def far_behind(view: WorkloadView, rows: tuple[Option, ...], ahead: int) -> Explanation:
+def far_behind(rows: tuple[Option, ...], ahead: int) -> Explanation:
     """It waits behind so many that nobody works out until when."""
-    del view
     return Explanation(None, f"waits for its turn: behind at least {ahead} others", rows)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..types import Situation
 
@@ -26,8 +29,8 @@ class Stays:
     @classmethod
     def of(cls, situation: Situation) -> Stays:
         """What the last plan noted."""
-        known = situation.memory.get("stays", {})
-        return cls(float(known.get("held_s", 0.0)), float(known.get("moves", 0.0)), known.get("at_s"))
+        known = numbers(situation.memory.get("stays"))
+        return cls(known.get("held_s", 0.0), known.get("moves", 0.0), known.get("at_s"))
 
     @property
     def seconds(self) -> float:
@@ -41,3 +44,14 @@ class Stays:
         fades = 0.5 ** (past_s / STAY_MEMORY_S)
         held_s = (self.held_s + past_s * running) * fades
         return {"held_s": held_s, "moves": self.moves * fades + moved, "at_s": now_s}
+
+
+def numbers(noted: Any) -> dict[str, float]:
+    """What is a number of at least 0 in a note of the last plan: whoever wrote it, nothing else is believed."""
+    if not isinstance(noted, Mapping):
+        return {}
+    return {
+        str(name): float(value)
+        for name, value in noted.items()
+        if isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    }

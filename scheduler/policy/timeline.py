@@ -8,6 +8,9 @@ from collections import defaultdict
 from ..types import Configuration, Placement
 from .capacity import Capacity
 
+SOON_S = 1800.0
+"""What ends within this may use what is kept for somebody whose turn nobody can foretell."""
+
 
 class Timeline:
     """By device type: in so many seconds, so many devices more (or, promised to somebody, fewer) are free."""
@@ -72,9 +75,9 @@ class Floor:
         self.actual.release(placement)
         self.open.release(placement)
 
-    def keep(self, configuration: Configuration, until_s: float | None) -> None:
+    def keep(self, configuration: Configuration, until_s: float | None, *, one_node: bool) -> None:
         """What is free of these types is kept, up to the counts wanted, for who begins then. None: nobody can say."""
-        self.open.reserve(configuration)
+        self.open.reserve(configuration, one_node=one_node)
         for name, _ in configuration.groups:
             before = self._kept_until_s.get(name, until_s)
             self._kept_until_s[name] = None if before is None or until_s is None else min(before, until_s)
@@ -82,13 +85,20 @@ class Floor:
     def place(
         self, configuration: Configuration, *, one_node: bool, ends_s: float | None, stoppable: bool
     ) -> Placement | None:
-        """Nodes for a gang. What is kept for somebody else is only taken by who gives it back before that one begins:
-        after `ends_s` seconds (None: nobody can say), or, if it is stoppable, as soon as it is wanted from then on."""
+        """Nodes for a gang, on what is kept for others only by the rules of `lends`."""
         found = self.open.place(configuration, one_node=one_node)
-        if found is not None:
+        if found is not None or not self.lends(configuration, ends_s, stoppable=stoppable):
             return found
+        return self.actual.place(configuration, one_node=one_node)
+
+    def lends(self, configuration: Configuration, ends_s: float | None, *, stoppable: bool) -> bool:
+        """What is kept for somebody is only taken by who gives it back before that one begins: after `ends_s` seconds
+        (None: nobody can say), or, if it is stoppable, as soon as it is wanted from then on. Where nobody can say when
+        that one begins, by who can be stopped, or ends soon."""
+        if ends_s is None:
+            return False
         for name, _ in configuration.groups:
             until_s = self._kept_until_s.get(name, ends_s)
-            if ends_s is None or (not stoppable if until_s is None else until_s < ends_s):
-                return None
-        return self.actual.place(configuration, one_node=one_node)
+            if (not stoppable and ends_s > SOON_S) if until_s is None else until_s < ends_s:
+                return False
+        return True

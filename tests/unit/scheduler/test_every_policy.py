@@ -50,6 +50,10 @@ def workloads(draw: st.DrawFn, number: int) -> WorkloadView:
         budget_usd=draw(st.sampled_from([None, None, 0.01, 5.0])),
         deadline_s=draw(st.sampled_from([None, None, 10.0, 1e6])),
         one_node=draw(st.booleans()),
+        resumes=draw(st.booleans()),
+        interrupted=draw(st.sampled_from([False, False, True])),
+        waited_s=draw(st.sampled_from([0.0, 3000.0, 1e6])),
+        unsaved_s=draw(st.sampled_from([0.0, 100.0])),
         not_before_s=draw(st.sampled_from([None, None, 5.0, 1200.0])),
     )
 
@@ -65,7 +69,8 @@ def situations(draw: st.DrawFn) -> Situation:
             if there is not None and one.estimates[0].infeasible is None:
                 capacity.take(there)
                 received = {name: 30.0 for name, _ in there.configuration.groups}
-                one = replace(one, placement=there, held_s=30.0, received_s=received)
+                held_s, stopping = draw(st.sampled_from([3.0, 300.0])), draw(st.booleans())
+                one = replace(one, placement=there, held_s=held_s, received_s=received, stopping=stopping)
         views.append(one)
     return replace(situation(where, *views, now_s=1000.0), seed=draw(st.integers(0, 3)))
 

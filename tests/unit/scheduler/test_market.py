@@ -13,8 +13,9 @@ from making import configuration, est, node, placed, situation, snapshot, standa
 from scheduler.policy import create
 from scheduler.policy.bidding import overdue_s
 from scheduler.policy.market import DETAILED, SETTLING_S
+from scheduler.policy.prices import value_of_time_usd_h
 from scheduler.policy.stays import STAY_S
-from scheduler.types import Plan, WorkloadView
+from scheduler.types import Plan, Reason, WorkloadView
 from simulating import simulate
 
 ONE_T4 = snapshot(node("a", ("T4", 1)))
@@ -161,24 +162,25 @@ def test_how_long_placements_last_is_learnt() -> None:
     seconds=st.floats(20, 180),
     other_s=st.floats(400, 900),
     load=st.floats(1.0, 1.5),
-    priority=st.integers(0, 2),
+    one_node=st.booleans(),
 )
-def test_nobody_waits_for_ever(width: int, seconds: float, other_s: float, load: float, priority: int) -> None:
-    """However many small ones come, of whatever priority: who is overdue is next, whatever its size."""
+def test_nobody_waits_for_ever(width: int, seconds: float, other_s: float, load: float, one_node: bool) -> None:
+    """However many small ones come: who is overdue is next, whatever its size, and wherever it can be."""
     limit_s = overdue_s(seconds) + 2 * other_s + 2
     gap_s = other_s / 4 / load
     small = [
-        view(f"s{n}", est(other_s, T4=1), queued_s=n * gap_s, submitted_s=n * gap_s, priority=priority)
+        view(f"s{n}", est(other_s, T4=1), queued_s=n * gap_s, submitted_s=n * gap_s)
         for n in range(int(1.2 * limit_s / gap_s))
     ]
-    one = view("one", est(seconds, T4=width), queued_s=1.0, submitted_s=1.0)
-    runs = simulate(create("market"), FOUR_T4, [one, *small], limit_s=1.1 * limit_s + seconds)
+    one = view("one", est(seconds, T4=width), queued_s=1.0, submitted_s=1.0, one_node=one_node)
+    where = snapshot(node("few", ("T4", 1)), node("some", ("T4", 4))) if one_node else FOUR_T4
+    runs = simulate(create("market"), where, [one, *small], limit_s=1.1 * limit_s + seconds)
     assert runs["one"].started_s <= limit_s
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    lengths=st.lists(st.floats(20, 5000), min_size=1, max_size=8),
+    lengths=st.lists(st.floats(300, 5000), min_size=1, max_size=8),
     left=st.lists(st.floats(0.05, 1.0), min_size=8, max_size=8),
 )
 def test_on_devices_of_one_type_the_shortest_run(lengths: list[float], left: list[float]) -> None:
@@ -203,3 +205,106 @@ def test_the_configuration_of_everybody_is_listed() -> None:
     taken = sorted(str(each.configuration) for each in found.placements.values())
     assert taken == ["A100 x1", "T4 x2", "T4 x2"], "900 s on cores is more than to wait for the others"
     assert all(each.configuration != configuration(cpu=2) for each in found.placements.values())
+
+
+def test_a_displaced_one_waits_rather_than_move_to_what_is_far_slower() -> None:
+    where = snapshot(node("b", ("A100", 1)), node("head", ("cpu", 4)))
+    there = running("x", est(90_000, cpu=1), est(1000, A100=1), at=[("A100", "b")])
+    found = plan(where, there, view("quick", est(50, A100=1)))
+    assert found.placements == {"quick": placed(("A100", "b"))}
+    assert "waits for A100 x1: free in about 50 s" in found.explanations["x"].summary
+
+
+def test_what_is_near_and_does_not_come_is_not_waited_for_for_ever() -> None:
+    busy = view("busy", est(300, A100=1), placement=placed(("A100", "b")))
+    patient = view("w", est(40_000, T4=1), est(9000, A100=1), objective="time")
+    memory: dict[str, Any] = {}
+    starts = []
+    for now_s in range(0, 6000, 300):  # each time another one is on the A100, and has just begun
+        found = create("market").plan(replace(situation(MIXED, busy, patient, now_s=now_s), memory=memory))
+        memory = dict(found.memory)
+        starts.append("w" in found.placements)
+    assert not starts[0]
+    assert starts.index(True) == 6, "three times the 300 s that it was told, and 600 s"
+
+
+def test_what_has_outlasted_everything_is_not_about_to_end() -> None:
+    hung = view("hung", est(200, A100=1), placement=placed(("A100", "b")), remaining=0.001, held_s=10_000.0)
+    found = plan(MIXED, hung, view("w", est(3600, T4=1), est(400, A100=1), objective="time"))
+    assert found.placements["w"] == placed(("T4", "a"))
+
+
+def test_what_runs_well_is_not_stopped_by_its_estimate() -> None:
+    cannot = replace(est(5000, T4=1), infeasible=Reason("memory", "too big"))
+    there = running("x", cannot, est(4000, A100=1), at=[("T4", "a")])
+    busy = view("busy", est(9000, A100=1), placement=placed(("A100", "b")))
+    assert plan(MIXED, there, busy).placements["x"] == placed(("T4", "a"))
+    unlisted = replace(there, estimates=(est(10, A100=1),))
+    assert plan(MIXED, unlisted).placements["x"] == placed(("T4", "a"))
+
+
+def test_two_that_are_urgent_do_not_take_turns() -> None:
+    """A second by second run of two trainings that can just be done one after the other."""
+    left, held, since = {"a": 4000.0, "b": 3000.0}, None, 0.0
+    due, whole, stops, memory = {"a": 8000.0, "b": 7400.0}, dict(left), 0, {}
+    for now_s in range(0, 8000, 20):
+        views = [
+            view(
+                name,
+                replace(est(whole[name] + 20, T4=1), startup_s=20.0),
+                deadline_s=due[name],
+                remaining=max(1e-6, left[name] / whole[name]),
+                placement=placed(("T4", "a")) if held == name else None,
+                held_s=now_s - since if held == name else 0.0,
+                resumes=True,
+            )
+            for name in left
+            if left[name] > 0
+        ]
+        if not views:
+            break
+        found = create("market").plan(replace(situation(ONE_T4, *views, now_s=now_s), memory=memory))
+        memory, now = dict(found.memory), next(iter(found.placements), None)
+        if now != held:
+            stops += held is not None and left[held] > 0
+            held, since = now, float(now_s)
+        if held is not None and now_s - since >= 20:
+            left[held] -= 20.0
+    assert stops <= 2
+    assert all(seconds <= 0 for seconds in left.values()), "both are done in time"
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {"prices": {"0": {"T4": float("nan")}}},
+        {"prices": None, "stays": None, "patience": None},
+        {"prices": [1], "stays": {"held_s": "x", "moves": -6, "at_s": []}, "patience": {"short": "soon"}},
+        {"prices": {"0": {"T4": 1e300, "gone": 3.0}}, "stays": {"held_s": 1e300}},
+    ],
+)
+def test_notes_that_make_no_sense_are_not_believed(memory: dict[str, Any]) -> None:
+    seen = replace(situation(ONE_T4, LONG, SHORT), memory=memory)
+    assert set(create("market").plan(seen).placements) == {"short"}
+
+
+def test_a_device_is_never_given_twice_even_where_two_are_recorded_on_it() -> None:
+    two = [
+        running(n, est(5000, T4=1), at=[("T4", "a")], waited_s=1e6, submitted_s=float(s)) for s, n in enumerate("xy")
+    ]
+    assert len(plan(ONE_T4, *two).placements) == 1
+
+
+def test_a_batch_of_low_priority_that_has_waited_does_not_stop_what_is_important() -> None:
+    high = replace(LONG, id="high", priority=100)
+    low = [view(f"low{n}", est(60, T4=1), priority=-5, queued_s=-2000.0) for n in range(5)]
+    assert set(plan(ONE_T4, high, *low).placements) == {"high"}
+
+
+@pytest.mark.parametrize("objective", ["cost", "balanced"])
+def test_the_price_of_starting_now_is_the_right_one(objective: str) -> None:
+    waits = view("b", est(200, T4=1), objective=objective)
+    summary = plan(ONE_T4, view("a", est(100, T4=1)), waits).explanations["b"].summary
+    more_usd_h = float(summary.split("worth $")[1].removesuffix(" an hour more"))
+    # What bids twice as much for each second: $5 an hour against $2.5 for half as long.
+    assert value_of_time_usd_h(objective) + more_usd_h == pytest.approx(5.0, rel=0.01)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.types import Snapshot
 from making import configuration, est, node, placed, situation, snapshot, standard, view
 from scheduler.policy import create, names
-from scheduler.policy.bidding import overdue_s
+from scheduler.policy.bidding import OVERDUE_S, overdue_s
 from scheduler.types import Estimate, Explanation, Option, Plan, Reason, Situation, WorkloadView
 from simulating import check
 
@@ -166,6 +166,9 @@ def test_priority_goes_before_length_and_starvation_before_priority() -> None:
     assert set(market(short, long, where=only).placements) == {"short"}
     assert set(market(short, replace(long, priority=1), where=only).placements) == {"long"}
     starving = replace(long, queued_s=-1.0 - overdue_s(100))
+    assert set(market(short, starving, where=only).placements) == {"long"}
+    assert set(market(replace(short, priority=5), starving, where=only).placements) == {"short"}
+    starving = replace(long, queued_s=-1.0 - OVERDUE_S)
     assert set(market(replace(short, priority=5), starving, where=only).placements) == {"long"}
 
 
@@ -195,7 +198,7 @@ def test_a_deadline_that_is_gone_is_missed_by_as_little_as_can_be() -> None:
     plan = market(view("w", est(7200, cpu=1), est(100, A100=1), objective="cost", deadline_s=1000.0), now_s=1000.0)
     assert plan.placements == {"w": placed(("A100", "a100"))}
     totals = [option.total_usd for option in plan.explanations["w"].options]
-    assert totals == [pytest.approx(2 * 40.0), pytest.approx(100 / 3600 * 40.0)], "in dollars, as everywhere"
+    assert totals == [pytest.approx(2 * 40.05), pytest.approx(100 / 3600 * 44.0)], "dollars still count"
 
 
 def test_a_budget_rules_out_what_is_too_dear_and_stays_ruled_out() -> None:
