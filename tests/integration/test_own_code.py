@@ -97,7 +97,7 @@ def test_a_training_gives_way_to_a_higher_priority_and_goes_on_where_it_was(serv
         "{kind: command, name: urgent, command: echo now, priority: 5, resources: {devices: [A100]}}"
     )
     long = service.submit(tmp_path / "long.yaml")
-    service.until(long, lambda workload: workload["state"] == "running")
+    service.until(long, lambda workload: workload["progress"]["metrics"].get("step", 0) >= 3, timeout_s=200)
     urgent = service.submit(tmp_path / "urgent.yaml")
     done = service.until(urgent, lambda workload: workload["ended"], timeout_s=200)
     assert done["state"] == "succeeded"
@@ -108,7 +108,7 @@ def test_a_training_gives_way_to_a_higher_priority_and_goes_on_where_it_was(serv
     kinds = [event["kind"] for event in events if event["kind"] in ("starting", "stopping", "queued", "succeeded")]
     assert kinds == ["queued", "starting", "stopping", "queued", "starting", "succeeded"]
     begun = [int(step) for step in re.findall(r"begins at (\d+)", service.run("logs", long).stdout)]
-    assert begun[-1] > 10, "it goes on from its last checkpoint"
+    assert begun[-1] >= 3, "it goes on from its last checkpoint"
 
 
 def test_a_name_that_the_module_lacks_is_refused_before_anything_starts(service: Service, tmp_path: Path) -> None:
