@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-# Each process takes about a gigabyte. The tests with Ray wait much: those of the service run beside the others
-# (tests/conftest.py).
+# Each process takes about a gigabyte. The tests with Ray have the machine to themselves: side by side they only slow each
+# other down.
 UNIT_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m 'not ray' --numprocesses=logical --maxprocesses=4 --dist=worksteal
-RAY_TESTS := $(PYTEST) -m ray --numprocesses=2 --dist=loadgroup
+RAY_TESTS := $(PYTEST) -m ray
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy docs clean

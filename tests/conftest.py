@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -20,23 +19,6 @@ os.environ.pop("COLUMNS", None)  # the processes of pytest-xdist have it: tables
 # How long an example takes is no part of any test: other processes have the cores too.
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")
-
-OF_THE_SERVICE = ("test_calibrate.py", "test_own_code.py", "test_service.py")
-"""Modules with the fixture `service`; the other tests that need Ray share other clusters."""
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist=loadgroup` the tests of the service run in one process, all others in a second: no cluster is started
-    twice."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class TwoGroups(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0]
-            return "service" if module.endswith(OF_THE_SERVICE) else "clusters"
-
-    return TwoGroups(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")

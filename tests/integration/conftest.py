@@ -41,7 +41,7 @@ class Service:
         """`raywise` with these arguments, to its end."""
         command = [RAYWISE, *map(str, arguments)]
         return subprocess.run(
-            command, env=self.env(**env), cwd=cwd, capture_output=True, text=True, timeout=550, check=False
+            command, env=self.env(**env), cwd=cwd, capture_output=True, text=True, timeout=1100, check=False
         )
 
     def env(self, **more: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from .conftest import Service
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 A100 = "A100-SXM4-40GB"
 
 

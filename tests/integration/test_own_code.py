@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from .conftest import Service
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "spec.md"
 LOOP = """
 import os, helper, ray.train

