@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from .conftest import Attempt, Driver, Nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 A100 = "A100-SXM4-40GB"
 WORDS = {"cat": "meow purr whiskers", "dog": "bark fetch tail", "cow": "moo milk grass"}
