@@ -18,6 +18,7 @@ from . import market_words as words
 from .auction import Outcome, auction, density, extra_usd_h
 from .bidding import Bidder, Offer, bidder, left_s
 from .candidates import BUSY, Supply, hopeless, resting, vacated
+from .capacity import Capacity
 from .prices import held_usd_h
 from .stays import Stays, numbers
 from .timeline import Floor, Timeline
@@ -96,7 +97,7 @@ class _Cycle:
             else:
                 self.explanations[view.id] = rests or hopeless([] if found is None else found.refused)
 
-    def _capacity(self) -> Any:
+    def _capacity(self) -> Capacity:
         return vacated(self.situation, self.placements)
 
     def _lend(self, placement: Placement, times: int) -> None:

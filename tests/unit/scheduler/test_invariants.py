@@ -134,5 +134,5 @@ def test_every_move_of_the_table_is_made_by_somebody(monkeypatch: pytest.MonkeyP
     world.cancel("b")
     world.run_until_ended()
     assert world.states() == {"a": "cancelled", "b": "succeeded"}
-    # No policy preempts yet, so nothing is stopped but what a user cancels.
+    # What is submitted here begins again when it is stopped: nothing is, but what a user cancels.
     assert set(TRANSITIONS) - made == {("stopping", "queued"), ("starting", "cancelled"), ("running", "cancelled")}

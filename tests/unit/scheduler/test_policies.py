@@ -17,7 +17,8 @@ from scheduler.types import Estimate, Explanation, Option, Plan, Reason, Situati
 from simulating import check
 
 POLICIES = ["first-fit", "market"]
-"""Those that move nothing and take the first or the best free configuration; what holds for all: test_every_policy."""
+"""Here on workloads that would begin again if they were stopped, which neither moves. What can be stopped: test_market;
+what holds for all: test_every_policy."""
 
 
 def test_the_policies_by_name() -> None:
