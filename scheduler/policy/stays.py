@@ -15,6 +15,7 @@ STAY_MOVES = 6.0
 """... which is worth as much as so many moves that were seen."""
 STAY_MEMORY_S = 6 * 3600.0
 """What was seen counts half after so long."""
+NOTED_EVERY_S = 300.0
 STAY_LIMITS_S = (120.0, 3600.0)
 
 
@@ -39,8 +40,11 @@ class Stays:
         return min(max(found, STAY_LIMITS_S[0]), STAY_LIMITS_S[1])
 
     def after(self, now_s: float, running: int, moved: int) -> dict[str, float]:
-        """What is known after this cycle."""
+        """What is known after this cycle. Only looked at now and then: what a policy notes is stored when it changes, and
+        nothing is worth a write to the disk every second."""
         past_s = 0.0 if self.at_s is None else max(0.0, now_s - self.at_s)
+        if self.at_s is not None and past_s < NOTED_EVERY_S and not moved:
+            return {"held_s": self.held_s, "moves": self.moves, "at_s": self.at_s}
         fades = 0.5 ** (past_s / STAY_MEMORY_S)
         held_s = (self.held_s + past_s * running) * fades
         return {"held_s": held_s, "moves": self.moves * fades + moved, "at_s": now_s}

@@ -156,6 +156,13 @@ def test_how_long_placements_last_is_learnt() -> None:
     assert busy["moves"] == 1
 
 
+def test_what_is_noted_does_not_change_while_nothing_does() -> None:
+    """The engine writes notes to the disk when they change: not every second."""
+    first = create("market").plan(situation(ONE_T4, LONG, now_s=1000.0))
+    second = create("market").plan(replace(situation(ONE_T4, LONG, now_s=1001.0), memory=first.memory))
+    assert second.memory == first.memory != {}
+
+
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     width=st.integers(1, 4),
