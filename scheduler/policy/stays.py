@@ -40,8 +40,8 @@ class Stays:
         return min(max(found, STAY_LIMITS_S[0]), STAY_LIMITS_S[1])
 
     def after(self, now_s: float, running: int, moved: int) -> dict[str, float]:
-        """What is known after this cycle. Only looked at now and then: what a policy notes is stored when it changes, and
-        nothing is worth a write to the disk every second."""
+        """What is known after this cycle. Looked at now and then only: what a policy notes is stored when it changes,
+        and this is not worth a write to the disk every second."""
         past_s = 0.0 if self.at_s is None else max(0.0, now_s - self.at_s)
         if self.at_s is not None and past_s < NOTED_EVERY_S and not moved:
             return {"held_s": self.held_s, "moves": self.moves, "at_s": self.at_s}
