@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +14,15 @@ from .bidding import Bidder, Bids
 from .board import NONE, Floats, Ints
 from .horizon import weights_s
 
-LAST = float(os.environ.get("LAST", "1"))
+LAST = 1.0
 """What it is worth to be done with everything sooner: as much as all that is bid for the devices, ..."""
-LAST_QUIET = float(os.environ.get("LQ", "30"))
+LAST_QUIET = 60.0
 """... and so many times more while nothing new has come for as long as all that is there takes."""
 
-CROWD = float(os.environ.get("CROWD", "32"))
-CROWD_POWER = float(os.environ.get("CP", "2"))
+FEW, CROWD = 4, 32
+"""Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
+FORESEEN = 8
+"""Turns in which those that wait find out about each other."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,60 @@ class Outcome:
         best[lots.member[won]] = per_device[won]
         return best
 
+    def backlog(self) -> Backlog:
+        """What those that won nothing will take, by what they bid: each what is the least money behind those before it.
+        As they do not know of each other, that is found by turns, and the mean of what they would take counts."""
+        lots, bids = self.lots, self.bids
+        density = self.density()
+        lost = np.flatnonzero(self.won == NONE)
+        lost = lost[np.argsort(-density[lost], kind="stable")]
+        place = np.full(len(lots.level), NONE, dtype=np.int64)
+        place[lost] = np.arange(len(lost))
+        theirs = place[lots.member] != NONE
+        rows, column, turn = lots.rows[theirs], lots.column[theirs], place[lots.member[theirs]]
+        uses, share = lots.use[column] > 0, lots.use[column] / np.maximum(lots.supply, 1)
+        possible = np.asarray((lots.use <= lots.supply).all(axis=1))[column]
+        money = np.where(possible, bids.money_usd[rows], np.inf)
+        an_hour = bids.time_usd_h[lots.level[lots.member[theirs]]]
+        work, ahead_s = np.zeros((len(lost), len(lots.types))), np.zeros((len(lost) + 1, len(lots.types)))
+        for number in range(1, FORESEEN + 1):
+            total = money + np.where(uses, ahead_s[turn], 0.0).max(axis=1, initial=0.0) / 3600 * an_hour
+            order = np.lexsort((-total, turn))
+            taken = np.zeros(len(lost), dtype=np.int64)
+            taken[turn[order]] = order  # of each the least comes last, and stays
+            work += (bids.seconds[rows[taken]][:, None] * share[taken] - work) / number
+            ahead_s[1:] = np.cumsum(work, axis=0)
+        of_view = np.zeros(len(bids.board.views))
+        of_view[lots.level] = density
+        return Backlog(-density[lost], ahead_s, lots.types, of_view)
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How long the devices of each type are busy with what others want that bid more and won nothing."""
+
+    bids_less: Floats
+    """Minus what each of these bids for a device, the most first."""
+    ahead_s: Floats
+    """So many of these ahead x types: seconds."""
+    types: list[str]
+    density: Floats
+    """By workload: what it bids for a device."""
+
+    def seconds(self, index: int, configuration: Configuration) -> float:
+        """Until it is somebody's turn who wants this."""
+        number = int(np.searchsorted(self.bids_less, -self.density[index]))
+        return max(float(self.ahead_s[number, self.types.index(name)]) for name, _ in configuration.groups)
+
+    def matrix(self, owner: Ints, use: Ints, types: list[str]) -> Floats:
+        """As `seconds`, of many: rows of these workloads, which hold so many devices of each of `types`."""
+        number = np.searchsorted(self.bids_less, -self.density[owner])
+        found = np.zeros(len(owner))
+        for column, name in enumerate(self.types):
+            ahead_s = self.ahead_s[number, column]
+            found = np.where(use[:, types.index(name)] > 0, np.maximum(found, ahead_s), found)
+        return found
+
 
 def auction(
     bids: Bids, lots: Lots, declined: Collection[int] = (), prices: Mapping[str, float] | None = None
@@ -134,7 +189,7 @@ def weigh_the_end(bids: Bids, lots: Lots, quiet_s: float) -> None:
     if len(lots.level) < 2 or not mu_s.any():
         return
     quiet = min(1.0, quiet_s / max(float(mu_s.sum()), 1.0))
-    crowd = min(1.0, len(lots.level) / CROWD) ** CROWD_POWER
+    crowd = min(1.0, max(0, len(lots.level) - FEW) / (CROWD - FEW))
     worth = (LAST + LAST_QUIET * quiet) * crowd * _sum_that_wins(bids, lots)
     extra = mu_s[lots.member] / bids.seconds[lots.rows] * bids.time_share()[lots.level][lots.member]
     bids.bid[lots.rows] += worth * extra * bids.stays[lots.rows]

@@ -47,6 +47,10 @@ URGENT = 20.0
 """What has little time to lose before its deadline bids so many times as much."""
 URGENT_S = 600.0
 """Time to spare, beside half of a workload's whole run time, below which a deadline makes it urgent."""
+SETTLING_S = 30.0
+"""What has started is left alone for its start-up and this long."""
+BACKFILLS = 3.0
+"""What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
 LOST_TIMES = 2.0
 """Nobody knows when something ends that takes so many times as long as was thought likely, whatever it reports."""
 
@@ -92,6 +96,8 @@ class Bids:
         """By workload: what its time is worth."""
         self._object()
         self.free = self._unpriced()
+        self.price_usd_h: Floats = np.where(self.free | np.isnan(board.price_usd_h), 0.0, board.price_usd_h)
+        """By row: dollars an hour; 0 where there is no price."""
         self.usable: Flags = self.code == OK
         """By row: whether it may be taken."""
         self.seconds, self.money_usd = self._money()
@@ -133,9 +139,8 @@ class Bids:
         seconds = np.where(np.isnan(self._left_s), fastest_s[owner], np.maximum(LEAST_S, self._left_s))
         usd = np.where(self.free, 0.0, board.usd)
         compute = np.where(self.free, 0.0, board.compute_usd)
-        price = np.where(self.free | np.isnan(board.price_usd_h), 0.0, board.price_usd_h)
         times = np.where(np.isnan(board.seconds), 1.0, seconds / np.maximum(board.seconds, 1e-9))
-        dollars = np.where(np.isnan(usd), seconds / 3600 * price, usd + compute * (times - 1.0))
+        dollars = np.where(np.isnan(usd), seconds / 3600 * self.price_usd_h, usd + compute * (times - 1.0))
         return seconds, dollars + seconds / 3600 * self.time_usd_h[owner]
 
     def _cheapest(self) -> Ints:
@@ -188,10 +193,17 @@ class Bids:
             return None
         return listed if math.isnan(left_s) or math.isnan(seconds) else listed * left_s / max(seconds, 1e-9)
 
-    def price_usd_h(self, row: int) -> float:
-        """Dollars an hour for holding it; 0 where it has no price."""
-        price = float(self.board.price_usd_h[row])
-        return 0.0 if math.isnan(price) or self.free[row] else price
+    def least_usd(self, now: Ints, later: Ints, wait_s: Floats) -> Floats:
+        """Money of starting in the rows `now`: to the end or, for what can be moved, until the better `later` is free
+        in so many seconds. Arrays of one length."""
+        board, owner = self.board, self.board.owner[now]
+        starts_s, seconds, now_usd = board.startup_s[now], self.seconds[now], self.money_usd[now]
+        price, an_hour = self.price_usd_h, self.time_usd_h[owner]
+        meanwhile = wait_s / 3600 * (an_hour + price[now])
+        rest = (1.0 - (wait_s - starts_s) / seconds) * self.money_usd[later]
+        moved_usd = meanwhile + rest + board.startup_s[later] / 3600 * (an_hour + price[later])
+        moves = board.resumes[owner] & (BACKFILLS * (starts_s + SETTLING_S) < wait_s) & (wait_s < seconds)
+        return np.where(moves, np.minimum(now_usd, moved_usd), now_usd)
 
     def cheaper(self, index: int, row: int) -> list[int]:
         """Rows of a workload that are less money than this one."""

@@ -213,7 +213,7 @@ class Board:
 
     def configuration(self, row: int) -> Configuration:
         """Of a row."""
-        return self.configurations.known[self.place[row]]
+        return self.configurations.known[int(self.place[row])]
 
     def estimate(self, row: int) -> Estimate:
         """What a row was read from."""

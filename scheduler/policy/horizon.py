@@ -21,10 +21,9 @@ import numpy as np
 
 from .board import Floats, Ints
 
-ROUNDS = int(__import__("os").environ.get("ROUNDS", "200"))
-import os
+ROUNDS = 200
 
-SMOOTH = float(os.environ.get("TAU", "0.1"))
+SMOOTH = 0.07
 """Busy times within this share of the longest are taken to be about as long."""
 CELLS = 40_000
 """Workloads x configurations. Of more, no single one decides when all are done, and none is weighed."""

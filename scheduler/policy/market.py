@@ -18,18 +18,21 @@ import numpy as np
 from ..types import Placement, Plan, Situation, WorkloadView
 from . import market_words as words
 from .auction import Lots, Outcome, auction, weigh_the_end
-from .bidding import Bidder, Bids
+from .bidding import SETTLING_S, Bidder, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
 from .explaining import Said
 from .stays import Stays, numbers
 from .timeline import Floor
-from .turns import DETAILED, SETTLING_S, Far, Turns
+from .turns import DETAILED, Far, Turns
 
 AUCTIONS = 3
 """So often at most is an auction held again without what was declined, ..."""
+
 REPEATED_TO = 300
 """... if no more than so many take part."""
+FORESEES = 10
+"""Of more than so many, who could wait is told how long those before it will take."""
 
 
 class Market:
@@ -174,6 +177,7 @@ class _Cycle(Turns):
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
         found = self._auction(lots, priority, declined)
         order = np.argsort(-found.density(), kind="stable").tolist()
+        self.backlog = found.backlog() if len(level) > FORESEES else None
         won = found.won.tolist()
         here = self.bids.board.here
         self._stay_all([level[n] for n in order if won[n] != NONE and here[won[n]]])
@@ -192,19 +196,30 @@ class _Cycle(Turns):
                 self._wait(each, keep=True)
             elif not declined or not self._declines_again(each, declined):
                 later.append(each)
-        self._give_what_is_left(later, found)
+        self._give_what_is_left(level, later, found)
 
     def _possible(self, lots: Lots) -> list[bool]:
         """By place in the level: whether there are enough devices for any of its configurations, whoever has them."""
         fits = np.asarray((lots.use <= lots.supply).all(axis=1))
         return [count > 0 for count in np.bincount(lots.member[fits[lots.column]], minlength=len(lots.level)).tolist()]
 
-    def _give_what_is_left(self, later: Sequence[Bidder], found: Outcome) -> None:
+    def _give_what_is_left(self, level: Sequence[Bidder], later: Sequence[Bidder], found: Outcome) -> None:
         won = bool((found.won != NONE).any())
-        for each in later:
-            name = each.view.id
-            if name not in self.placements and name not in self.explanations and not self._fill(each):
+        left = [each for each in later if each.view.id not in self.explanations]
+        self.backlog = self.backlog if len(level) > DETAILED else None
+        for number, each in enumerate(left):
+            if self.waiting >= DETAILED:
+                self._give_the_rest(left[number:])
+                return
+            if not self._fill(each):
                 self._wait(each, keep=not each.view.resumes or not won, found=found)
+
+    def _give_the_rest(self, left: Sequence[Bidder]) -> None:
+        """As before, for those that are far behind: only who may have something to gain is looked at by itself."""
+        for each, may in zip(left, self._may_start(left).tolist(), strict=True):
+            runs = each.view.id in self.lent
+            if not ((may or runs) and self._fill(each)):
+                self.explanations[each.view.id] = self._far_behind(each, self.waiting)
 
     def _declines_again(self, each: Bidder, declined: set[int]) -> bool:
         """Whether it still waits rather than take what it could have won."""

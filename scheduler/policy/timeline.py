@@ -103,15 +103,6 @@ class Floor:
             before = self._kept_until_s.get(name, until_s)
             self._kept_until_s[name] = None if before is None or until_s is None else min(before, until_s)
 
-    def place(
-        self, configuration: Configuration, *, one_node: bool, ends_s: float | None, stoppable: bool
-    ) -> Placement | None:
-        """Nodes for a gang, on what is kept for others only by the rules of `lends`."""
-        found = self.open.place(configuration, one_node=one_node)
-        if found is not None or not self.lends(configuration, ends_s, stoppable=stoppable):
-            return found
-        return self.actual.place(configuration, one_node=one_node)
-
     def lends(self, configuration: Configuration, ends_s: float | None, *, stoppable: bool) -> bool:
         """What is kept for somebody is only taken by who gives it back before that one begins: after `ends_s` seconds
         (None: nobody can say), or, if it is stoppable, as soon as it is wanted from then on. Where nobody can say when

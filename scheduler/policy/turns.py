@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..types import Explanation, Option, Placement, Situation
 from . import market_words as words
-from .auction import Outcome, extra_usd_h
-from .bidding import Bidder, Bids
+from .auction import Backlog, Outcome, extra_usd_h
+from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
+from .board import NONE, Flags
 from .candidates import BUSY
 from .explaining import Explanations, Said
 from .prices import held_usd_h
 from .stays import numbers
 from .timeline import Floor, Timeline
 
-SETTLING_S = 30.0
-"""What has started is left alone for its start-up and this long."""
-BACKFILLS = 3.0
-"""What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
 PATIENCE = 3.0
 """For something better that is near, one waits so many times as long as was first said, ..."""
 PATIENCE_S = 600.0
@@ -52,6 +51,8 @@ class Turns:
         self.predicted_usd = 0.0
         self.patience = numbers(situation.memory.get("patience"))
         self.lent: dict[str, Placement] = {}
+        self.backlog: Backlog | None = None
+        """Where so many wait that promises do not tell how long it takes: how long."""
         self.bidders: dict[int, Bidder] = {}
         self.known_far, self.far = far, dict[str, Far]()
 
@@ -78,9 +79,13 @@ class Turns:
 
     def _nodes(self, each: Bidder, row: int) -> Placement | None:
         """Where this could start now, behind what is kept for others."""
-        view, ends_s = each.view, self._ends_s(each, row)
-        wanted = self.bids.board.configuration(row)
-        return self.floor.place(wanted, one_node=view.one_node, ends_s=ends_s, stoppable=view.resumes)
+        view, wanted = each.view, self.bids.board.configuration(row)
+        found = self.floor.open.place(wanted, one_node=view.one_node)
+        if found is not None or not self.floor.actual.has(wanted):
+            return found
+        if not self.floor.lends(wanted, self._ends_s(each, row), stoppable=view.resumes):
+            return None
+        return self.floor.actual.place(wanted, one_node=view.one_node)
 
     def _ends_s(self, each: Bidder, row: int) -> float | None:
         """When it gives back what it borrows: at its end, or as soon as it has done something there."""
@@ -129,10 +134,43 @@ class Turns:
         for other in self.bids.cheaper(each.index, row):
             wait_s = self._wait_s(each, other)
             if wait_s:
+                if self.backlog is not None:
+                    wait_s += self.backlog.seconds(each.index, self.bids.board.configuration(other))
                 total_usd = float(self.bids.money_usd[other]) + wait_s / 3600 * each.time_usd_h
-                if total_usd < _least_usd(each, row, other, wait_s) - 1e-9:
+                least = self.bids.least_usd(np.array([row]), np.array([other]), np.array([wait_s]))
+                if total_usd < float(least[0]) - 1e-9:
                     return wait_s
         return None
+
+    def _may_start(self, those: Sequence[Bidder]) -> Flags:
+        """Of many, whether each may have something to gain from what is free: it is enough for one of its rows, and
+        waiting for another is not less money. Judged for all at once, as if the nodes did not matter."""
+        bids, board = self.bids, self.bids.board
+        mine = np.zeros(len(board.views), dtype=bool)
+        mine[[each.index for each in those]] = True
+        rows = np.flatnonzero(mine[board.owner] & bids.usable)
+        owner, place = board.owner[rows], board.place[rows]
+        enough = self.floor.actual.enough(board.configurations)[place]
+        money = bids.money_usd[rows]
+        now = np.full(len(board.views), NONE, dtype=np.int64)
+        order = np.argsort(-money, kind="stable")
+        order = order[enough[order]]
+        now[owner[order]] = rows[order]  # the least money comes last, and stays
+        waits = np.full((2, len(board.configurations.known)), np.nan)
+        for number in np.unique(place).tolist():
+            wanted = board.configurations.known[number]
+            for one_node in (False, True):
+                free_s = self.timeline.free_in_s(wanted, self.floor.open, one_node)
+                waits[int(one_node), number] = np.nan if free_s is None else free_s
+        wait_s = np.where(enough, np.nan, waits[board.one_node[owner].astype(int), place])
+        if self.backlog is not None:
+            known = board.configurations
+            wait_s = wait_s + self.backlog.matrix(owner, known.use[place], known.types)
+        here = np.maximum(now[owner], 0)
+        total = money + wait_s / 3600 * bids.time_usd_h[owner]
+        pays = (now[owner] != NONE) & (total < bids.least_usd(here, rows, wait_s) - 1e-9)
+        waiting = np.bincount(owner[pays], minlength=len(board.views)) > 0
+        return np.asarray((now != NONE) & ~waiting)[[each.index for each in those]]
 
     # Waiting
 
@@ -180,15 +218,3 @@ class Turns:
             return said
 
         return say
-
-
-def _least_usd(each: Bidder, now: int, later: int, wait_s: float) -> float:
-    """Money of starting here now: to the end or, for what can be moved, until something better is free."""
-    bids, board = each.bids, each.bids.board
-    now_usd, starts_s = float(bids.money_usd[now]), float(board.startup_s[now])
-    if not each.view.resumes or not BACKFILLS * (starts_s + SETTLING_S) < wait_s < bids.seconds[now]:
-        return now_usd
-    here, there = bids.price_usd_h(now), bids.price_usd_h(later)
-    meanwhile = wait_s / 3600 * (each.time_usd_h + here)
-    rest = (1.0 - (wait_s - starts_s) / float(bids.seconds[now])) * float(bids.money_usd[later])
-    return min(now_usd, meanwhile + rest + float(board.startup_s[later]) / 3600 * (each.time_usd_h + there))
