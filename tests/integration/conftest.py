@@ -195,11 +195,13 @@ class Driver:
     def progress(self, name: str) -> Path:
         return self.folder / name / "progress.jsonl"
 
-    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 120) -> None:
+    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 120) -> dict[str, Any]:
+        """The first such record."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if any(matches(record) for record in read_progress(self.progress(name))[0]):
-                return
+            for record in read_progress(self.progress(name))[0]:
+                if matches(record):
+                    return record
             time.sleep(0.1)
         raise AssertionError(f"{name} did not get there: {(self.folder / name / 'log').read_text()[-3000:]}")
 

@@ -268,13 +268,14 @@ def test_an_output_on_other_storage_is_published_and_can_be_used_from_there(serv
     train = write(
         tmp_path,
         f"kind: train\nname: from-storage\ninput: {store}/tokens\nmodel: {MODEL}\n"
-        "hyperparameters: {epochs: 1}\nresources: {devices: cpu}",
+        "hyperparameters: {epochs: 1, pooling: cls}\nresources: {devices: cpu}",
         "train.yaml",
     )
     done = service.run("submit", train, "--wait", "--json")
     assert done.returncode == 0, done.stderr
     (workload,) = json.loads(done.stdout)["workloads"]
     assert workload["progress"]["step"] == workload["progress"]["total_steps"] > 0
+    assert (Path(workload["output"]) / "model" / "config.json").is_file()
 
 
 def _free(service: Service, device_type: str) -> int:
