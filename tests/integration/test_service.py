@@ -199,7 +199,7 @@ def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service
     """The demo's pipeline on a smaller training run: a shard is killed with -9, training resumes from a checkpoint and
     finishes; two device types label rows at once, where a row that is not text is reported and costs no other."""
     settings = [f"data={_shortened_data(tmp_path)}", f"unlabelled={_poisoned_rows(tmp_path, row=17)}", "epochs=2"]
-    settings += ["steps.train.checkpoint_every=4", "steps.train.hyperparameters.batch_size=16"]
+    settings += ["steps.train.checkpoint_every=10", "steps.train.hyperparameters.batch_size=16"]
     pipeline = service.json("submit", EXAMPLE, *[word for each in settings for word in ("--set", each)])["id"]
     train = f"{pipeline}-train"
     deadline = time.monotonic() + 400
