@@ -11,7 +11,7 @@ import numpy as np
 from ..types import Configuration
 from .allocation import WAIT, solve
 from .bidding import Bidder, Bids
-from .board import NONE, Flags, Floats, Ints
+from .board import NONE, Configurations, Flags, Floats, Ints
 from .horizon import CELLS, weights_s
 from .timeline import Remains
 
@@ -51,7 +51,9 @@ class Lots:
         place = np.full(len(board.views), NONE, dtype=np.int64)
         place[level] = np.arange(len(level))
         rows = np.flatnonzero((place[board.owner] != NONE) & bids.usable)
-        numbers, column = np.unique(board.place[rows], return_inverse=True)
+        present = np.bincount(board.place[rows], minlength=len(board.configurations.known)) > 0
+        numbers = np.flatnonzero(present)
+        column = (np.cumsum(present) - 1)[board.place[rows]]
         types = sorted(there)
         known = [board.configurations.type_number(name) for name in types]
         use = board.configurations.use[numbers][:, known] if known else np.zeros((len(numbers), 0), dtype=np.int64)
@@ -152,18 +154,23 @@ class Backlog:
     density: Floats
     """By workload: what it bids for a device."""
 
+    @cached_property
+    def turn(self) -> Ints:
+        """By workload: how many of these are before it."""
+        return np.searchsorted(self.bids_less, -self.density)
+
     def seconds(self, index: int, configuration: Configuration) -> float:
         """Until it is somebody's turn who wants this."""
-        number = int(np.searchsorted(self.bids_less, -self.density[index]))
-        return max(float(self.ahead_s[number, self.types.index(name)]) for name, _ in configuration.groups)
+        ahead_s = self.ahead_s[self.turn[index]]
+        return max(float(ahead_s[self.types.index(name)]) for name, _ in configuration.groups)
 
-    def matrix(self, owner: Ints, use: Ints, types: list[str]) -> Floats:
-        """As `seconds`, of many: rows of these workloads, which hold so many devices of each of `types`."""
-        number = np.searchsorted(self.bids_less, -self.density[owner])
-        found = np.zeros(len(owner))
+    def table(self, configurations: Configurations) -> Floats:
+        """As `seconds`, of all: workloads x configurations by number."""
+        found = np.zeros((len(self.turn), len(configurations.known)))
         for column, name in enumerate(self.types):
-            ahead_s = self.ahead_s[number, column]
-            found = np.where(use[:, types.index(name)] > 0, np.maximum(found, ahead_s), found)
+            number = configurations.type_number(name)
+            held = np.flatnonzero(configurations.use[:, number])
+            found[:, held] = np.maximum(found[:, held], self.ahead_s[self.turn, column, None])
         return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..collecting import without_collector
 from ..types import Placement, Plan, Situation, WorkloadView
 from . import market_words as words
 from .auction import Lots, Outcome, auction, weigh_the_end
@@ -31,8 +32,10 @@ AUCTIONS = 3
 
 REPEATED_TO = 300
 """... if no more than so many take part."""
-LOOKED_AT = 1000
-"""Of those far behind, so many are looked at before it is found out anew who may gain from what is free."""
+LAPS = 4
+"""So often at most it is found out for all that are far behind who gains from what is free."""
+DECLINED = 0.01
+"""It is not held again among many for less than this share of them."""
 FORESEES = 10
 """Of more than so many, who could wait is told how long those before it will take."""
 
@@ -49,12 +52,13 @@ class Market:
     def plan(self, situation: Situation) -> Plan:
         """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
         tables that it has read; the same situation gives the same plan."""
-        cycle = _Cycle(situation, self._tables, self._far)
-        cycle.overdue()
-        for priority in cycle.priorities():
-            cycle.level(priority)
-        self._far = cycle.far
-        return cycle.plan()
+        with without_collector():
+            cycle = _Cycle(situation, self._tables, self._far)
+            cycle.overdue()
+            for priority in cycle.priorities():
+                cycle.level(priority)
+            self._far = cycle.far
+            return cycle.plan()
 
 
 class _Cycle(Turns):
@@ -218,7 +222,7 @@ class _Cycle(Turns):
             for row in won.tolist():
                 outlook.gives_back(self.bids.board.configuration(row), self.bids.left_of(row))
             waits = self._waiting_pays(now, lots.rows, outlook, found.remains())
-            if turn == AUCTIONS - 1 or not waits.any():
+            if turn == AUCTIONS - 1 or waits.sum() <= DECLINED * len(level):
                 break
             owner = self.bids.board.owner
             least = np.where(waits, self.bids.money_usd[np.maximum(now, 0)], np.inf)
@@ -255,19 +259,33 @@ class _Cycle(Turns):
                 self._wait(each, keep=not each.view.resumes or not won, found=found)
 
     def _give_the_rest(self, left: Sequence[Bidder]) -> None:
-        """As before, for those that are far behind: only who may have something to gain is looked at by itself, and who
-        that is is found out anew after every so many."""
-        for begin in range(0, len(left), LOOKED_AT):
-            rest = left[begin:]
-            may = self._may_start(rest)
-            if not any(row != NONE for row in may) and not any(each.view.id in self.lent for each in rest):
-                break
-            for each, row in zip(rest[:LOOKED_AT], may, strict=False):
-                if row != NONE or each.view.id in self.lent:
-                    self._fill(each, row)
+        """As before, for those that are far behind: what each would start in is found out for all at once, and again
+        after that was given out, as long as it goes on."""
         for each in left:
-            if each.view.id not in self.placements:
-                self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+            if each.view.id in self.lent:
+                self._stay(each)
+        rest = [each for each in left if each.view.id not in self.placements]
+        for _ in range(LAPS):
+            if not rest or not self.floor.actual.any_free:
+                break
+            given = [
+                self._start(each, row) for each, row in zip(rest, self._may_start(rest), strict=True) if row != NONE
+            ]
+            if not any(given):
+                break
+            rest = [each for each in rest if each.view.id not in self.placements]
+        for each in rest:
+            self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+
+    def _start(self, each: Bidder, row: int) -> bool:
+        """Give it this, if it is free still."""
+        if not self.floor.actual.has(self.bids.board.configuration(row)):
+            return False
+        self._give_up(each)
+        placement = self._nodes(each, row)
+        if placement is not None:
+            self._place(each, row, placement)
+        return placement is not None
 
     def _declines_again(self, each: Bidder, declined: Flags) -> bool:
         """Whether it still waits rather than take what it could have won."""
@@ -279,7 +297,7 @@ class _Cycle(Turns):
 
     def _auction(self, lots: Lots, priority: int, declined: Flags) -> Outcome:
         """What each wins of what is there, beginning with the prices of the last plan."""
-        noted = self.situation.memory.get("prices")
+        noted = self.prices if str(priority) in self.prices else self.situation.memory.get("prices")
         before = numbers(noted.get(str(priority)) if isinstance(noted, Mapping) else None)
         found = auction(self.bids, lots, declined, before or None)
         self.prices[str(priority)] = {name: value for name, value in found.price.items() if value > 0}
@@ -328,8 +346,8 @@ class _Cycle(Turns):
         self._place(each, row, placement)
         return True
 
-    def _fill(self, each: Bidder, judged: int = NONE) -> bool:
-        """The best for it of what is left, unless waiting is less money. `judged`: a row for which it is not."""
+    def _fill(self, each: Bidder) -> bool:
+        """The best for it of what is left, unless waiting is less money."""
         self._stay(each)
         if each.view.id in self.placements:
             return True
@@ -337,7 +355,7 @@ class _Cycle(Turns):
         for row in self._free_rows(each):
             placement = self._nodes(each, row)
             if placement is not None:
-                if row != judged and self._better_to_wait(each, row):
+                if self._better_to_wait(each, row):
                     return False
                 self._place(each, row, placement)
                 return True

@@ -159,13 +159,11 @@ class Turns:
         """Of many, the row that each would start in now: of what is free the least money, if waiting for another is not
         less; else `NONE`. Judged as if the nodes did not matter."""
         bids, board, rows = self.bids, self.bids.board, self._rows(those)
-        place = board.place[rows]
-        open_ = self._borrowed(rows) & self.floor.actual.enough(board.configurations)[place]
-        open_ |= self.floor.open.enough(board.configurations)[place]
-        first = rows[open_][np.argsort(-bids.money_usd[rows[open_]], kind="stable")]
+        there = rows[self.floor.actual.enough(board.configurations)[board.place[rows]]]
+        there = there[self.floor.open.enough(board.configurations)[board.place[there]] | self._borrowed(there)]
+        first = there[np.argsort(-bids.money_usd[there], kind="stable")]
         now = np.full(len(board.views), NONE, dtype=np.int64)
         now[board.owner[first]] = first  # the least money comes last, and stays
-        rows = rows[now[board.owner[rows]] != NONE]
         now[self._waiting_pays(now, rows, self.timeline, self.floor.open)] = NONE
         found: list[int] = now[[each.index for each in those]].tolist()
         return found
@@ -189,10 +187,15 @@ class Turns:
         """By workload, whether to wait for one of `rows` is less money than what it could have `now` (a row, or
         `NONE`), as `_wait_that_pays`."""
         bids, board = self.bids, self.bids.board
+        starts = now[board.owner[rows]]
+        rows = rows[
+            (starts != NONE) & (bids.money_usd[rows] < bids.money_usd[starts])
+        ]  # what is dearer pays for no wait
         owner, place = board.owner[rows], board.place[rows]
+        alone = (False, True) if board.one_node.any() else (False,)
         waits_s = np.full((2, len(board.configurations.known)), np.nan)
-        for number in np.unique(place).tolist():
-            for one_node in (False, True):
+        for number in np.flatnonzero(np.bincount(place)).tolist():
+            for one_node in alone:
                 wanted = board.configurations.known[number]
                 free_s = timeline.free_in_s(wanted, free, one_node)
                 waits_s[int(one_node), number] = np.nan if free_s is None else free_s
@@ -200,11 +203,9 @@ class Turns:
         enough = np.asarray((board.configurations.use <= there).all(axis=1))[place]
         wait_s = np.where(enough, np.nan, waits_s[board.one_node[owner].astype(int), place])
         if self.backlog is not None:
-            known = board.configurations
-            wait_s = wait_s + self.backlog.matrix(owner, known.use[place], known.types)
+            wait_s = wait_s + self.backlog.table(board.configurations)[owner, place]
         total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[owner]
-        least = bids.least_usd(np.maximum(now[owner], 0), rows, wait_s)
-        pays = (now[owner] != NONE) & (total < least - 1e-9)
+        pays = total < bids.least_usd(now[owner], rows, wait_s) - 1e-9
         return np.asarray(np.bincount(owner[pays], minlength=len(board.views)) > 0)
 
     # Waiting
