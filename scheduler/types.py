@@ -18,6 +18,7 @@ ReasonCode = Literal[
     "deadline",
     "unpriced",
     "dearer",
+    "quota",
 ]
 
 
@@ -173,6 +174,18 @@ class WorkloadView:
 
 
 @dataclass(frozen=True)
+class QueueRules:
+    """What the workloads of a queue may hold together."""
+
+    weight: float = 1.0
+    """Its share of what the cluster costs, against other queues that have work."""
+    quota: Mapping[str, int] = field(default_factory=dict)
+    """Devices by type: never more. A type that is not in it is not limited."""
+    limit_usd_h: float | None = None
+    """Dollars an hour of all that it holds: never more."""
+
+
+@dataclass(frozen=True)
 class Situation:
     """All that a policy may look at. The same situation gives the same plan."""
 
@@ -185,6 +198,8 @@ class Situation:
     """Congestion prices of the last plan, per device type: where the search starts."""
     memory: Mapping[str, Any] = field(default_factory=dict)
     """What the policy said it wants to know of its last plan: plain values."""
+    queues: Mapping[str, QueueRules] = field(default_factory=dict)
+    """Rules of the queues that have any."""
 
 
 @dataclass(frozen=True)

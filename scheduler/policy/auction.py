@@ -13,6 +13,7 @@ from .allocation import WAIT, solve
 from .bidding import Bidder, Bids
 from .board import NONE, Configurations, Flags, Floats, Ints
 from .horizon import CELLS, weights_s
+from .quotas import milli_usd_h
 from .timeline import Remains
 
 LAST = 1.0
@@ -41,6 +42,9 @@ class Lots:
     use: Ints
     """Configurations x types."""
     types: list[str]
+    """Device types; after them what bounds a queue, as if it were a type (`queue: T4`, `queue: $`)."""
+    devices: Ints
+    """Of each configuration, in all."""
     supply: Ints
     """Devices of each type."""
 
@@ -51,14 +55,38 @@ class Lots:
         place = np.full(len(board.views), NONE, dtype=np.int64)
         place[level] = np.arange(len(level))
         rows = np.flatnonzero((place[board.owner] != NONE) & bids.usable)
-        present = np.bincount(board.place[rows], minlength=len(board.configurations.known)) > 0
-        numbers = np.flatnonzero(present)
-        column = (np.cumsum(present) - 1)[board.place[rows]]
         types = sorted(there)
-        known = [board.configurations.type_number(name) for name in types]
-        use = board.configurations.use[numbers][:, known] if known else np.zeros((len(numbers), 0), dtype=np.int64)
-        supply = np.array([there[name] for name in types], dtype=np.int64)
-        return cls(level, rows, place[board.owner[rows]], column, use, types, supply)
+        bounds = bids.quotas.bounds([board.views[index].queue for index in level.tolist()], types)
+        bounded = sorted({queue for queue, *_ in bounds})
+        group = np.zeros(len(board.views), dtype=np.int64)
+        for index in level.tolist() if bounded else ():
+            queue = board.views[index].queue
+            group[index] = 1 + bounded.index(queue) if queue in bounded else 0
+        # A queue that is bounded has configurations of its own, which hold of what bounds it besides.
+        known = len(board.configurations.known)
+        key = group[board.owner[rows]] * known + board.place[rows]
+        present = np.bincount(key, minlength=known * (1 + len(bounded))) > 0
+        keys = np.flatnonzero(present)
+        column = (np.cumsum(present) - 1)[key]
+        numbers = [board.configurations.type_number(name) for name in types]
+        use = (
+            board.configurations.use[keys % known][:, numbers] if numbers else np.zeros((len(keys), 0), dtype=np.int64)
+        )
+        held = [use]
+        for queue, name, _ in bounds:
+            mine = keys // known == 1 + bounded.index(queue)
+            counts = milli_usd_h(use, types, bids.quotas.price_usd_h) if name == "$" else use[:, types.index(name)]
+            held.append(np.where(mine, counts, 0)[:, None])
+        return cls(
+            level=level,
+            rows=rows,
+            member=place[board.owner[rows]],
+            column=column,
+            use=np.hstack(held),
+            types=[*types, *(f"{queue}: {name}" for queue, name, _ in bounds)],
+            devices=use.sum(axis=1),
+            supply=np.array([*(there[name] for name in types), *(int(most) for *_, most in bounds)], dtype=np.int64),
+        )
 
     def matrix(self, values: Floats, otherwise: float) -> Floats:
         """Values of `rows`: those that take part x configurations."""
@@ -91,8 +119,8 @@ class Outcome:
         column = np.zeros(len(self.bids.bid), dtype=np.int64)
         column[self.lots.rows] = self.lots.column
         rows = self.won[self.won != NONE]
-        use = self.lots.use[column[rows]]
-        each = self.bids.bid[rows] / np.maximum(use.sum(axis=1), 1)
+        use, lots_devices = self.lots.use[column[rows]], self.lots.devices[column[rows]]
+        each = self.bids.bid[rows] / np.maximum(lots_devices, 1)
         found = {}
         for number, (name, supply) in enumerate(zip(self.lots.types, self.lots.supply.tolist(), strict=True)):
             paid = np.sort(np.repeat(each, use[:, number]))
@@ -102,7 +130,7 @@ class Outcome:
     def density(self) -> Floats:
         """By place in the level: what is bid for a device, for what it won or else at best."""
         lots = self.lots
-        per_device = self.bids.bid[lots.rows] / np.maximum(lots.use.sum(axis=1), 1)[lots.column]
+        per_device = self.bids.bid[lots.rows] / np.maximum(lots.devices, 1)[lots.column]
         best = np.zeros(len(lots.level))
         np.maximum.at(best, lots.member, per_device)
         won = self.won[lots.member] == lots.rows
@@ -169,6 +197,8 @@ class Backlog:
         found = np.zeros((len(self.turn), len(configurations.known)))
         for column, name in enumerate(self.types):
             number = configurations.type_number(name)
+            if number == NONE:
+                continue  # what bounds a queue
             held = np.flatnonzero(configurations.use[:, number])
             found[:, held] = np.maximum(found[:, held], self.ahead_s[self.turn, column, None])
         return found
@@ -208,7 +238,8 @@ def weigh_the_end(bids: Bids, lots: Lots, quiet_s: float) -> None:
     quiet = min(1.0, quiet_s / max(float(mu_s.sum()), 1.0))
     crowd = min(1.0, max(0, len(lots.level) - FEW) / (CROWD - FEW))
     worth = (LAST + LAST_QUIET * quiet) * crowd * _sum_that_wins(bids, lots)
-    extra = mu_s[lots.member] / bids.seconds[lots.rows] * bids.time_share()[lots.level][lots.member]
+    matters = bids.time_share()[lots.level][lots.member] ** 2
+    extra = mu_s[lots.member] / bids.seconds[lots.rows] * matters
     bids.bid[lots.rows] += worth * extra * bids.stays[lots.rows]
 
 

@@ -23,9 +23,10 @@ from functools import cached_property
 import numpy as np
 
 from ..types import Configuration, Estimate, Money, Option, Reason, WorkloadView
-from .board import DEADLINE, NONE, OK, UNPRICED, Board, Flags, Floats, Ints
+from .board import DEADLINE, NONE, OK, QUOTA, UNPRICED, Board, Flags, Floats, Ints
 from .candidates import Supply
 from .prices import value_of_time_usd_h
+from .quotas import Quotas
 
 OVERDUE_S = 48 * 3600.0
 """What has waited this long in all goes before everything else, first come, first served."""
@@ -82,13 +83,14 @@ class Offer:
 class Bids:
     """What all workloads of a board bid, and why they do not bid for the rest of their rows."""
 
-    def __init__(self, board: Board, supply: Supply, now_s: float, stay_s: float) -> None:
+    def __init__(self, board: Board, supply: Supply, now_s: float, stay_s: float, quotas: Quotas) -> None:
         """`stay_s` is how long a placement is likely to last."""
-        self.board, self.supply, self.now_s = board, supply, now_s
+        self.board, self.supply, self.now_s, self.quotas = board, supply, now_s, quotas
         owner = board.owner
         self._left_s = board.left_s()
         worth = np.array([value_of_time_usd_h(view.objective) for view in board.views])
         self.code = board.hard_objections(supply)
+        self._limit()
         in_time = (self.code == OK) & ~(now_s + self._left_s > board.deadline_s[owner])
         self.misses: Flags = ~np.isnan(board.deadline_s) & ~board.any(in_time)
         """By workload: nothing that it may take is done in time. Then it is missed by as little as can be."""
@@ -115,6 +117,14 @@ class Bids:
         self.overdue: Flags = interrupted | (self.late & (board.waited_s > OVERDUE_S))
         """By workload: whether it goes before all others, of whatever priority: it has waited so long, or had its turn
         already."""
+
+    def _limit(self) -> None:
+        """What a queue may never hold."""
+        for index, view in enumerate(self.board.views) if self.quotas.rules else ():
+            if view.queue in self.quotas.rules:
+                for row in self.board.rows(index):
+                    if self.code[row] == OK and self.quotas.never(view.queue, self.board.configuration(row)):
+                        self.code[row] = QUOTA
 
     def _object(self) -> None:
         """Prices that are not known, and deadlines. What it runs on is within both."""
@@ -236,7 +246,8 @@ class Bids:
         for row in board.rows(index):
             if not self.usable[row]:
                 listed = board.estimate(row)
-                reason = self.supply.objection(view, listed) or _objection(view, listed, now_s, running)
+                reason = self.supply.objection(view, listed) or self.quotas.never(view.queue, listed.configuration)
+                reason = reason or _objection(view, listed, now_s, running)
                 assert reason is not None, f"{view.id} {listed.configuration}: refused for nothing"
                 found.append(Option(_left(view, listed), reason=reason))
         return tuple(found)

@@ -26,7 +26,7 @@ NONE = -1
 _CONFIGURATIONS_KEPT = 20_000
 _UNKNOWN = Money(math.nan)
 
-OK, INFEASIBLE, COUNT, BUDGET, UNPRICED, DEADLINE = range(6)
+OK, INFEASIBLE, COUNT, BUDGET, UNPRICED, DEADLINE, QUOTA = range(7)
 """Why a row may not be taken, or that it may."""
 
 

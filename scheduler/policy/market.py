@@ -71,8 +71,9 @@ class _Cycle(Turns):
         views = sorted(situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id))
         supply = Supply(situation.snapshot)
         self.quiet_s = max(0.0, self.now_s - max((view.submitted_s for view in views), default=self.now_s))
-        self.bids = Bids(Board.of(views, tables, self.now_s), supply, self.now_s, self.stays.seconds)
+        self.bids = Bids(Board.of(views, tables, self.now_s), supply, self.now_s, self.stays.seconds, self.quotas)
         self._sort_out()
+        self._divide(supply)
         self.floor = Floor(vacated(situation, self.placements))
         self.lent = {each.view.id: each.view.placement for each in self.bidders.values() if each.view.placement}
         for placement in self.lent.values():
@@ -100,8 +101,23 @@ class _Cycle(Turns):
             else:
                 self.explanations[view.id] = rests or hopeless(bids.refused(index))
 
+    def _divide(self, supply: Supply) -> None:
+        """What each queue is entitled to, if there are rules."""
+        if not self.situation.queues:
+            return
+        board, price = self.bids.board, self.quotas.price_usd_h
+        wanted: dict[str, float] = {}
+        for view in board.views:
+            if view.id in self.placements:
+                wanted[view.queue] = self.quotas.usd_h(view.queue)
+        for index, each in self.bidders.items():
+            dearest = max(float(self.bids.price_usd_h[row]) for row in board.rows(index) if self.bids.usable[row])
+            wanted[each.view.queue] = wanted.get(each.view.queue, 0.0) + dearest
+        self.quotas.divide(wanted, sum(count * price.get(name, 0.0) for name, count in supply.total.items()))
+
     def _keeps(self, view: WorkloadView) -> None:
         assert view.placement is not None
+        self.quotas.take(view.queue, view.placement.configuration)
         self.placements[view.id] = view.placement
         self.explanations[view.id] = words.keeps(view)
 
@@ -233,11 +249,7 @@ class _Cycle(Turns):
         for n in order:
             each, row = level[n], rows[n]
             if row != NONE and each.view.id not in self.placements and not waits[each.index]:
-                self._give_up(each)
-                wanted = self.bids.board.configuration(row)
-                placement = self.floor.open.place(wanted, one_node=each.view.one_node)
-                if placement is not None:
-                    self._place(each, row, placement)
+                self._start(each, row)
             elif row == NONE and not possible[n]:
                 self._wait(each, keep=True)
         self._give_what_is_left(level, [level[n] for n in order if level[n].view.id not in self.placements], found)
@@ -302,7 +314,8 @@ class _Cycle(Turns):
         found = auction(self.bids, lots, declined, before or None)
         self.prices[str(priority)] = {name: value for name, value in found.price.items() if value > 0}
         for name, value in found.price.items():
-            self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * found.usd_per_bid, 4))
+            if name in self.congestion_usd_h:
+                self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * found.usd_per_bid, 4))
         return found
 
     def _stay_all(self, those: Sequence[Bidder]) -> None:
@@ -321,6 +334,7 @@ class _Cycle(Turns):
             assert placement is not None
             del self.lent[each.view.id]
             self.timeline.gives_back(placement.configuration, bids.left_of(row))
+            self.quotas.take(each.view.queue, placement.configuration)
             self.placements[each.view.id] = placement
             self.explanations[each.view.id] = words.keeps(each.view)
         self.predicted_usd += float(bids.money_usd[rows].sum())
@@ -330,6 +344,8 @@ class _Cycle(Turns):
         there, row = each.view.placement, each.here
         if row is None or there is None:
             return
+        if self.quotas.refusal(each.view.queue, there.configuration) is not None:
+            return
         lends = self.floor.lends(there.configuration, self._ends_s(each, row), stoppable=each.view.resumes)
         if self.floor.open.holds(there) or (lends and self.floor.actual.holds(there)):
             self._place(each, row, there)
@@ -337,7 +353,10 @@ class _Cycle(Turns):
     def _take(self, each: Bidder, row: int) -> bool:
         """What it won, unless waiting for something better is less money. False where no nodes have it."""
         self._give_up(each)
-        placement = self.floor.open.place(self.bids.board.configuration(row), one_node=each.view.one_node)
+        wanted = self.bids.board.configuration(row)
+        if self.quotas.refusal(each.view.queue, wanted) is not None:
+            return False
+        placement = self.floor.open.place(wanted, one_node=each.view.one_node)
         if placement is None:
             return False
         if self._better_to_wait(each, row):
@@ -379,6 +398,7 @@ class _Cycle(Turns):
 
     def _note(self, each: Bidder, row: int, placement: Placement, why: Said | None = None) -> None:
         """It has these now."""
+        self.quotas.take(each.view.queue, placement.configuration)
         self.timeline.gives_back(placement.configuration, self.bids.left_of(row))
         self.placements[each.view.id] = placement
         self.explanations[each.view.id] = why or self._why(each, row, placement)
@@ -412,6 +432,9 @@ class _Cycle(Turns):
             "stays": self.stays.after(self.now_s, running, moved),
             "patience": patience,
         }
+        shares = self.quotas.after(self.now_s)
+        if shares:
+            memory["shares"] = shares
         congestion = dict(sorted(self.congestion_usd_h.items()))
         return Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
 

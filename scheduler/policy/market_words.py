@@ -139,7 +139,8 @@ def _told(option: Option) -> Option:
 def _stuck(options: Sequence[Option]) -> str:
     """What is waited for where nobody can say until when, or why nothing is possible."""
     reasons = {option.reason.message for option in options if option.reason is not None}
-    busy = [str(o.estimate.configuration) for o in options if o.reason is not None and o.reason.code == "capacity"]
+    waited = ("capacity", "quota")
+    busy = [str(o.estimate.configuration) for o in options if o.reason is not None and o.reason.code in waited]
     if not busy:
         return "cannot run: " + ("; ".join(sorted(reasons)) or "no configuration")
     until = UNTIL_WHEN.message

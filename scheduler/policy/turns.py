@@ -15,6 +15,7 @@ from .board import NONE, Flags, Ints
 from .candidates import BUSY
 from .explaining import Explanations, Said
 from .prices import held_usd_h
+from .quotas import Quotas
 from .stays import numbers
 from .timeline import SOON_S, Floor, Free, Timeline
 
@@ -53,6 +54,7 @@ class Turns:
         self.predicted_usd = 0.0
         self.patience = numbers(situation.memory.get("patience"))
         self.lent: dict[str, Placement] = {}
+        self.quotas = Quotas.of(situation)
         self.backlog: Backlog | None = None
         """Where so many wait that promises do not tell how long it takes: how long."""
         self.bidders: dict[int, Bidder] = {}
@@ -61,7 +63,7 @@ class Turns:
     def _saved(self) -> dict[str, Any]:
         """All that giving out devices changes, as it is now."""
         kept = dict(self.__dict__)
-        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "far"):
+        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "far", "quotas"):
             kept[name] = kept[name].copy()
         kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
         kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
@@ -87,6 +89,8 @@ class Turns:
     def _nodes(self, each: Bidder, row: int) -> Placement | None:
         """Where this could start now, behind what is kept for others."""
         view, wanted = each.view, self.bids.board.configuration(row)
+        if self.quotas.refusal(view.queue, wanted) is not None:
+            return None
         found = self.floor.open.place(wanted, one_node=view.one_node)
         if found is not None or not self.floor.actual.has(wanted):
             return found
@@ -105,6 +109,8 @@ class Turns:
     def _wait_s(self, each: Bidder, row: int) -> float | None:
         """Seconds until it could start there; None where nobody can say."""
         wanted = self.bids.board.configuration(row)
+        if self.quotas.refusal(each.view.queue, wanted) is not None:
+            return None
         if self.floor.actual.has(wanted) and self._nodes(each, row) is not None:
             return 0.0
         return self.timeline.free_in_s(wanted, self.floor.open, each.view.one_node)
@@ -118,7 +124,8 @@ class Turns:
             hours = 1.0 if offer.left_s is None else offer.seconds / 3600
             congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
             if wait_s is None:
-                option = Option(offer.estimate, None, congestion, None, words.UNTIL_WHEN)
+                why = self.quotas.refusal(each.view.queue, offer.configuration) or words.UNTIL_WHEN
+                option = Option(offer.estimate, None, congestion, None, why)
             elif wait_s > 0:  # what waits does not pay for the congestion of now: the time it waits is its price
                 option = Option(offer.estimate, offer.money_usd + wait_s / 3600 * each.time_usd_h, 0.0, wait_s)
             else:
