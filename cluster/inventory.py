@@ -140,7 +140,9 @@ class _Builder:
         market = self._market(offer.facts)
         known = {each.device_type: self.types[each.device_type] for each in node.devices}
         prices = {name: self._price(kind, offer.facts, market) for name, kind in known.items()}
-        usd_h = sum(each.total * price.usd_h for each in node.devices if (price := prices[each.device_type]) is not None)
+        usd_h = sum(
+            each.total * price.usd_h for each in node.devices if (price := prices[each.device_type]) is not None
+        )
         rates = [price.interruptions_per_h for price in prices.values() if price is not None]
         return NodeType(
             name=node.node_type,

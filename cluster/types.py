@@ -139,7 +139,9 @@ class NodeType:
         devices = tuple(NodeDevices(name, "CPU" if name == CPU else name, n, n) for name, n in self.devices)
         labels = {NODE_TYPE_LABEL: self.name, **({MARKET_LABEL: self.market} if self.market == "spot" else {})}
         memory = self.memory_bytes
-        return Node(node_id, node_id, self.name, devices=devices, memory_bytes=memory, labels=labels, market=self.market)
+        return Node(
+            node_id, node_id, self.name, devices=devices, memory_bytes=memory, labels=labels, market=self.market
+        )
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class Snapshot:
         return sum(each.price_usd_h * (len(self.rented(each.name)) + each.launching) for each in self.node_types)
 
     def with_rentable(self) -> Snapshot:
-        """As if all that may be rented were there: what a workload could ever have. The same once more changes nothing."""
+        """As if all that may be rented were there: what a workload could ever have. Twice is the same as once."""
         more = tuple(
             each.node(f"rentable-{each.name}-{number}")
             for each in self.node_types

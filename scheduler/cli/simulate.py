@@ -74,7 +74,8 @@ def simulate_command(
             launch_failures=launch_failures,
             limit_s=math.inf if limit is None else limit,
         )
-        totals = {name: snapshot.total(name) for name in snapshot.device_types}
+        most = snapshot.with_rentable()
+        totals = {name: most.total(name) for name in most.device_types}
         _check_held(wanted, totals, cluster)
         _check_report(report)
         results = _run(wanted, snapshot, names, options, seed, quiet=json_)

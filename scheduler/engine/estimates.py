@@ -56,7 +56,7 @@ class EstimateCache:
 
 
 def _whole(snapshot: Snapshot) -> Snapshot:
-    """The snapshot as if all of it were free, at no time, with nothing on its way: estimates are of what may be there."""
+    """The snapshot as if all of it were free, at no time, with nothing on its way: what estimates depend on."""
     nodes = tuple(
         replace(node, devices=tuple(replace(each, free=each.total) for each in node.devices)) for node in snapshot.nodes
     )

@@ -33,20 +33,21 @@ class Supply:
         runs_there = workload.placement is not None and workload.placement.configuration == estimate.configuration
         if estimate.infeasible is not None and not runs_there:
             return estimate.infeasible
+        missing: Reason | None = None
         for name, count in estimate.configuration.groups:
             there = self.largest[name] if workload.one_node else self.total[name]
             if there < count <= (self.largest_rentable[name] if workload.one_node else self.most[name]):
-                return Reason("unavailable", self._to_rent(name, there, one_node=workload.one_node))
-            if there < count:
+                missing = Reason("unavailable", self._to_rent(name, there, one_node=workload.one_node))
+            elif there < count:
                 where = "one node has at most" if workload.one_node else "the cluster has"
                 return Reason("count", f"{where} {there} {name}")
         if runs_there:
-            return None
+            return missing
         money_usd = remaining_usd(estimate, workload.remaining)
         if money_usd is not None and workload.budget_usd is not None and money_usd > workload.budget_usd:
             over = usd_text(money_usd - workload.budget_usd)
             return Reason("budget", f"would cost {over} more than the budget leaves")
-        return None
+        return missing
 
     def _to_rent(self, name: str, there: int, *, one_node: bool) -> str:
         """That what is wanted is not there, and how much of it could be rented."""

@@ -20,6 +20,7 @@ from .bidding import Bidder, Offer, bidder, left_s
 from .candidates import BUSY, Supply, hopeless, resting, vacated
 from .capacity import Capacity
 from .prices import held_usd_h
+from .renting import with_nodes
 from .stays import Stays, numbers
 from .timeline import Floor, Timeline
 
@@ -389,7 +390,8 @@ class _Cycle:
             "patience": patience,
         }
         congestion = dict(sorted(self.congestion_usd_h.items()))
-        return Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
+        plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
+        return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders})
 
 
 def _kept(view: WorkloadView) -> Placement | None:

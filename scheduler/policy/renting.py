@@ -1,0 +1,408 @@
+"""Which nodes to rent, and which rented ones to give back. Pure.
+
+A node is rented where the money of the whole queue with it (its boot, what runs on it one after another, the time it
+stands idle before it is given back) is less than without it (`fleet`). It is given back once it has stood idle for as
+long as the next launch would cost: whoever comes next, that is at most twice what the best decision would have cost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+
+from cluster.types import Node, NodeType
+from workloads.quantities import usd_text
+
+from ..types import Configuration, Explanation, NodeRelease, NodeRequest, Placement, Plan, Situation, WorkloadView
+from .bidding import left_s
+from .candidates import Supply, resting
+from .fleet import UNKNOWN_S, Job, Machine, Prediction, job, predict, there
+from .prices import value_of_time_usd_h
+from .stays import numbers
+
+DETAILED = 128
+"""So many of the queue are predicted; who waits behind them is not."""
+BUNDLES = 48
+"""So many sets of nodes are weighed at most, those that the first in the queue could use before others."""
+ROUNDS = 6
+"""So many different sets of nodes are asked for in one plan, at most."""
+MARGIN = 0.05
+"""What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
+LONGEST_KEPT_S = 3600.0
+"""No node is kept idle for longer, however cheap it is."""
+IDLE = "idle"
+"""The note of a plan that says since when rented nodes stand idle."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A workload that gets nothing in this plan."""
+
+    view: WorkloadView
+    time_usd_h: float
+    """What its time is worth."""
+    total_usd: float | None
+    """Least predicted money, waiting included; None: nobody can say, or it can only run on rented nodes."""
+    wait_s: float | None
+    """Until it starts, at that money."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to rent and give back, and what that means for who waits."""
+
+    requests: tuple[NodeRequest, ...] = ()
+    releases: tuple[NodeRelease, ...] = ()
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """By workload, where there is something to say: the node that is on its way for it, or why there is none."""
+    idle: Mapping[str, float] = field(default_factory=dict)
+    """Since when each rented node has had nothing to do: a note for the next plan."""
+
+
+def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> Decision:
+    """`waits` in order of turn. Finds what it noted the last time in `Situation.memory[IDLE]`."""
+    if not situation.snapshot.node_types:
+        return Decision()
+    market = _Market(situation, waits, placements)
+    new, outcome = market.best()
+    requests = tuple(
+        NodeRequest(name, count, market.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
+    )
+    idle = market.idle()
+    releases = tuple(market.releases(idle, {each.node_type for each in requests}, outcome))
+    return Decision(requests, releases, market.causes(new, outcome), idle)
+
+
+def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]) -> Plan:
+    """A plan with the nodes that its waiting workloads are worth. `time_usd_h` is what the time of each is worth that
+    could have had something; its explanations are in order of turn. Without anything to rent, the plan as it is."""
+    if not situation.snapshot.node_types:
+        return plan
+    views = {view.id: view for view in situation.workloads}
+    waits = [
+        _wait(views[name], explanation, time_usd_h.get(name))
+        for name, explanation in plan.explanations.items()
+        if name in views and name not in plan.placements and resting(views[name], situation.now_s) is None
+    ]
+    found = decide(situation, waits, plan.placements)
+    said = dict(plan.explanations)
+    for name, cause in found.causes.items():
+        said[name] = _explained(said[name], cause)
+    memory = {**plan.memory, IDLE: dict(found.idle)}
+    return replace(plan, explanations=said, memory=memory, requests=found.requests, releases=found.releases)
+
+
+def _wait(view: WorkloadView, explanation: Explanation, time_usd_h: float | None) -> Wait:
+    """As its explanation says."""
+    known = [
+        (each.total_usd, each.wait_s) for each in explanation.options if each.total_usd is not None and each.wait_s
+    ]
+    total_usd, wait_s = min(known, default=(None, None))
+    return Wait(view, value_of_time_usd_h(view.objective) if time_usd_h is None else time_usd_h, total_usd, wait_s)
+
+
+def _explained(explanation: Explanation, cause: str) -> Explanation:
+    """What is on its way goes first; what would wait for nothing else waits for that."""
+    waits = any(option.reason is not None and option.reason.code == "capacity" for option in explanation.options)
+    return replace(explanation, summary=f"{cause}; {explanation.summary}" if waits else cause)
+
+
+class _Market:
+    """What there is, what may be rented, and who would have it."""
+
+    def __init__(self, situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> None:
+        self.situation, self.snapshot, self.now_s = situation, situation.snapshot, situation.now_s
+        self.placements = placements
+        self.types = {each.name: each for each in self.snapshot.node_types}
+        self.jobs = _jobs(situation, waits[:DETAILED])
+        self.waits = waits
+        self.busy_s = _busy_s(situation, placements)
+        self.machines = [
+            *(there(self.snapshot, node, self.busy_s.get(node.node_id, {})) for node in self.snapshot.nodes),
+            *(
+                Machine.rented(kind, max(1.0, at_s - self.now_s), f"launching-{kind.name}-{number}")
+                for kind in self.snapshot.node_types
+                for number, at_s in enumerate(sorted(kind.joins_s))
+            ),
+        ]
+        self.tail_s = {each.name: self._keep_s(each) for each in self.snapshot.node_types}
+        self.without = self.predict(Counter())
+
+    def _keep_s(self, kind: NodeType) -> float:
+        """How long an idle one is kept: until that has cost what the next launch would, the boot and the time of who
+        waits for it."""
+        names = {name for name, _ in kind.devices}
+        worth = [
+            value_of_time_usd_h(view.objective)
+            for view in self.situation.workloads
+            if any(name in names for each in view.estimates for name, _ in each.configuration.groups)
+        ]
+        time_usd_h = sum(worth) / len(worth) if worth else value_of_time_usd_h("balanced")
+        return min(LONGEST_KEPT_S, kind.launch_s * (1 + time_usd_h / kind.price_usd_h))
+
+    def fleet(self, new: Mapping[str, int]) -> list[Machine]:
+        """With so many new nodes."""
+        more = (Machine.rented(self.types[name], self.types[name].launch_s) for name in _each(new))
+        return [*self.machines, *more]
+
+    def predict(self, new: Mapping[str, int]) -> Prediction:
+        """The queue with so many new nodes."""
+        return predict(self.fleet(new), self.jobs, self.tail_s)
+
+    # Renting
+
+    def best(self) -> tuple[Counter[str], Prediction]:
+        """The new nodes of least money. Where the cap is in the way, what saves the most for its share of the cap is
+        tried as well."""
+        found, capped = self._search(per_usd_h=False)
+        if capped:
+            found = min(found, self._search(per_usd_h=True)[0], key=lambda each: each[1].usd)
+        return found
+
+    def _search(self, *, per_usd_h: bool) -> tuple[tuple[Counter[str], Prediction], bool]:
+        """Greedily: one set of nodes after the other, the one that saves the most first. Whether the cap was in the
+        way of any."""
+        new, best, capped = Counter[str](), self.without, False
+        bundles = list(islice(_bundles(self), BUNDLES))
+        for _ in range(ROUNDS):
+            found: tuple[float, Counter[str], Prediction] | None = None
+            for bundle in bundles:
+                wider, outcome, stopped = self._widened(new, bundle, best)
+                capped |= stopped
+                if wider is None:
+                    continue
+                saved = best.usd - outcome.usd
+                score = saved / (self.usd_h(wider) - self.usd_h(new)) if per_usd_h else saved
+                if found is None or score > found[0]:
+                    found = score, wider, outcome
+            if found is None:
+                break
+            _, new, best = found
+        return (new, best), capped
+
+    def _widened(
+        self, new: Counter[str], bundle: Counter[str], before: Prediction
+    ) -> tuple[Counter[str] | None, Prediction, bool]:
+        """As often the bundle as saves the most, found by doubling and then halving the step; None where even one does
+        not pay. Whether the cap stopped it."""
+        best, best_times, step, capped = before, 0, 1, False
+        growing = True
+        while step >= 1:
+            times = best_times + step
+            wider = new + _times(bundle, times)
+            outcome = None
+            if self._has_room(wider):
+                if self._is_within_cap(wider):
+                    outcome = self.predict(wider)
+                else:
+                    capped = True
+            if outcome is not None and _pays(best, outcome):
+                best, best_times = outcome, times
+                step = step * 2 if growing else step // 2
+            else:
+                growing, step = False, step // 2
+        return (new + _times(bundle, best_times) if best_times else None), best, capped
+
+    def _has_room(self, new: Mapping[str, int]) -> bool:
+        """Whether so many more may be had: of types that are to be had now, up to their most."""
+        return all(count <= self.room(self.types[name]) for name, count in new.items())
+
+    def room(self, kind: NodeType) -> int:
+        """How many more of a type may be asked for now."""
+        if kind.unavailable_until_s is not None and kind.unavailable_until_s > self.now_s:
+            return 0
+        return max(0, kind.most - len(self.snapshot.rented(kind.name)) - kind.launching)
+
+    def usd_h(self, new: Mapping[str, int]) -> float:
+        """Dollars an hour of new nodes."""
+        return sum(self.types[name].price_usd_h * count for name, count in new.items())
+
+    def _is_within_cap(self, new: Mapping[str, int]) -> bool:
+        cap_usd_h = self.snapshot.rent_cap_usd_h
+        return cap_usd_h is None or self.snapshot.rented_usd_h() + self.usd_h(new) <= cap_usd_h * (1 + 1e-9)
+
+    def cause(self, name: str, new: Mapping[str, int], outcome: Prediction) -> str:
+        """Why these are asked for."""
+        fleet = self.fleet(new)
+        theirs = {index for index, each in enumerate(fleet) if not each.node_id and _type_name(each) == name}
+        served = sum(bool(turn.machines & theirs) for turn in outcome.turns.values())
+        others = "one that waits" if served == 1 else f"{served} that wait"
+        never = any(each.view.id not in self.without.turns and each.view.id in outcome.turns for each in self.jobs)
+        if never:
+            return f"{others} would run on it, and what is there holds not all of them"
+        saved_usd = self.without.usd - outcome.usd
+        return f"{others} would run on it: the queue pays {usd_text(saved_usd)} less in all, its price included"
+
+    # Giving back
+
+    def idle(self) -> dict[str, float]:
+        """Since when each rented node has had nothing to do."""
+        noted = numbers(self.situation.memory.get(IDLE))
+        used = {node for placement in self.placements.values() for _, node in placement.devices}
+        used |= {n for view in self.situation.workloads if view.placement for _, n in view.placement.devices}
+        return {
+            node.node_id: min(self.now_s, noted.get(node.node_id, self.now_s))
+            for node in self.snapshot.nodes
+            if self.snapshot.type_of(node) is not None and node.node_id not in used and _is_free(node)
+        }
+
+    def releases(self, idle: Mapping[str, float], asked_for: set[str], outcome: Prediction) -> Iterator[NodeRelease]:
+        """Those that have stood idle for too long, unless somebody will have them soon. Who could have them at once
+        has been asked: the plan gave them to nobody."""
+        later = [turn for turn in outcome.turns.values() if turn.start_s > 0]
+        soon: dict[int, float] = {}
+        for turn in sorted(later, key=lambda each: -each.start_s):
+            soon |= dict.fromkeys(turn.machines, turn.start_s)
+        for index, machine in enumerate(self.machines):
+            kind = machine.node_type
+            if kind is None or kind.name in asked_for or machine.node_id not in idle:
+                continue
+            keep_s, idle_s = self.tail_s[kind.name], self.now_s - idle[machine.node_id]
+            if idle_s < keep_s or soon.get(index, keep_s) < keep_s:
+                continue
+            cost = usd_text(kind.price_usd_h)
+            yield NodeRelease(machine.node_id, f"idle for {idle_s:.0f} s at {cost} an hour: a launch costs less by now")
+
+    # What is said
+
+    def causes(self, new: Mapping[str, int], outcome: Prediction) -> dict[str, str]:
+        """For each that waits what is on its way for it, or, where it can run on rented nodes only, why nothing is."""
+        fleet = self.fleet(new)
+        found: dict[str, str] = {}
+        for each in self.jobs:
+            turn = outcome.turns.get(each.view.id)
+            coming = [] if turn is None else [fleet[index] for index in turn.machines if fleet[index].joins_s > 0]
+            if coming:
+                last = max(coming, key=lambda machine: machine.joins_s)
+                found[each.view.id] = on_its_way(_type_name(last), last.joins_s)
+            elif turn is None and (why := self._why_none(each)):
+                found[each.view.id] = why
+        supply = Supply(self.snapshot)
+        for wait in self.waits[DETAILED:]:
+            reasons = [supply.objection(wait.view, each) for each in wait.view.estimates]
+            if None not in reasons and any(reason is not None and reason.code == "unavailable" for reason in reasons):
+                found[wait.view.id] = "waits for a node to be rented: many wait before it"
+        return found
+
+    def _why_none(self, each: Job) -> str:
+        """Why nothing is rented for one that cannot run on what is there."""
+        wanted = {name for choice in each.choices for name, _ in choice.configuration.groups}
+        kinds = [kind for kind in self.types.values() if any(name in wanted for name, _ in kind.devices)]
+        said = []
+        for kind in kinds:
+            until_s = kind.unavailable_until_s
+            if until_s is not None and until_s > self.now_s:
+                said.append(f"{kind.name} could not be had, it is asked for again in {_about(until_s - self.now_s)}")
+            elif self.room(kind) == 0:
+                said.append(f"all {kind.most} {kind.name} are rented")
+            elif not self._is_within_cap({kind.name: 1}):
+                said.append(
+                    f"with {kind.name} the cap of {usd_text(self.snapshot.rent_cap_usd_h or 0.0)} an hour is passed"
+                )
+        return (
+            "waits for a node to be rented: " + ("; ".join(said) or "none that may be rented is enough")
+            if kinds
+            else ""
+        )
+
+
+def on_its_way(node_type: str, joins_s: float) -> str:
+    """What is told to who waits for a node that was asked for."""
+    return f"a node {node_type} is on its way: joins in {_about(joins_s)}"
+
+
+def _about(seconds: float) -> str:
+    return f"about {max(1, round(seconds / 60))} min" if seconds >= 60 else f"about {max(1, round(seconds)):.0f} s"
+
+
+def _jobs(situation: Situation, waits: Iterable[Wait]) -> list[Job]:
+    """What each may have, there or rented. What it may never have is left out, deadlines are not: late is better than
+    never."""
+    supply = Supply(situation.snapshot)
+    found = []
+    for wait in waits:
+        usable = []
+        for estimate in wait.view.estimates:
+            reason = supply.objection(wait.view, estimate)
+            if reason is None or reason.code == "unavailable":
+                usable.append(estimate)
+        found.append(job(wait.view, usable, wait.time_usd_h, (wait.total_usd, wait.wait_s), situation.now_s))
+    return found
+
+
+def _busy_s(situation: Situation, placements: Mapping[str, Placement]) -> dict[str, dict[str, list[float]]]:
+    """By node and device type: when each device that is held becomes free. What others hold stays a while."""
+    found: dict[str, dict[str, list[float]]] = {}
+    ours: Counter[tuple[str, str]] = Counter()
+    for view in situation.workloads:
+        if view.placement is not None:
+            ours.update((node_id, name) for name, node_id in view.placement.devices)
+        placement = placements.get(view.id)
+        if placement is None:
+            continue
+        listed = next((e for e in view.estimates if e.configuration == placement.configuration), None)
+        ends_s = None if listed is None else left_s(view, listed)
+        for name, node_id in placement.devices:
+            free = found.setdefault(node_id, {}).setdefault(name, [])
+            free.append(max(UNKNOWN_S, view.held_s) if ends_s is None else ends_s)
+    for node in situation.snapshot.nodes:
+        for each in node.devices:
+            others = each.total - each.free - ours[node.node_id, each.device_type]
+            if others > 0:
+                found.setdefault(node.node_id, {}).setdefault(each.device_type, []).extend([UNKNOWN_S] * others)
+    return found
+
+
+def _bundles(market: _Market) -> Iterator[Counter[str]]:
+    """Sets of nodes that somebody who waits could use: enough for a whole configuration, or what is missing for it."""
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    for configuration in dict.fromkeys(choice.configuration for each in market.jobs for choice in each.choices):
+        for bundle in _for(market, configuration):
+            key = tuple(sorted(bundle.items()))
+            if bundle and key not in seen:
+                seen.add(key)
+                yield bundle
+
+
+def _for(market: _Market, configuration: Configuration) -> Iterator[Counter[str]]:
+    """All nodes of a gang as new ones, or those beside what there is, from each combination of types that have its
+    devices."""
+    have: Counter[str] = Counter()
+    for machine in market.machines:
+        have.update(dict(machine.devices))
+    offers = [
+        [kind for kind in market.types.values() if dict(kind.devices).get(name) and market.room(kind)]
+        for name, _ in configuration.groups
+    ]
+    for there_too in (False, True):
+        needs = [(name, count - (have[name] if there_too else 0)) for name, count in configuration.groups]
+        wanted = [(kinds, need) for kinds, need in zip(offers, needs, strict=True) if need[1] > 0]
+        for kinds in product(*(kinds for kinds, _ in wanted)):
+            bundle: Counter[str] = Counter()
+            for kind, (_, (name, count)) in zip(kinds, wanted, strict=True):
+                bundle[kind.name] = max(bundle[kind.name], -(-count // dict(kind.devices)[name]))
+            yield bundle
+
+
+def _pays(before: Prediction, after: Prediction) -> bool:
+    """Whether the nodes that are more save more than nothing."""
+    return before.usd - after.usd > MARGIN * max(0.0, after.new_usd - before.new_usd) + 1e-9
+
+
+def _times(bundle: Counter[str], times: int) -> Counter[str]:
+    return Counter({name: count * times for name, count in bundle.items()})
+
+
+def _each(new: Mapping[str, int]) -> Iterator[str]:
+    for name, count in sorted(new.items()):
+        yield from [name] * count
+
+
+def _type_name(machine: Machine) -> str:
+    return "" if machine.node_type is None else machine.node_type.name
+
+
+def _is_free(node: Node) -> bool:
+    return all(each.free >= each.total for each in node.devices)
