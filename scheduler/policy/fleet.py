@@ -165,8 +165,11 @@ def predict(fleet: Sequence[Machine], jobs: Sequence[Job], tail_s: Mapping[str, 
         if found is None:
             usd += each.usd(NEVER_S) if each.total_usd is None else each.total_usd
             continue
-        line.take(found)
         on_rented = any(fleet[index].node_type is not None for index in found.turn.machines)
+        if on_rented and each.total_usd is not None and each.total_usd <= found.usd:
+            usd += each.total_usd  # it pays less without them
+            continue
+        line.take(found)
         alone = found.usd if on_rented or each.total_usd is None else min(found.usd, each.total_usd)
         usd += alone - found.rented_usd
         turns[each.view.id] = found.turn

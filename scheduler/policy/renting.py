@@ -30,6 +30,10 @@ ROUNDS = 6
 """So many different sets of nodes are asked for in one plan, at most."""
 MARGIN = 0.05
 """What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
+MOVERS = 16
+"""For so many of what runs it is asked whether a rented node would be better, ..."""
+MOVES = 0.75
+"""... which it must be by a quarter: less may not be worth a restart to the plan that the node then comes to."""
 LONGEST_KEPT_S = 3600.0
 """No node is kept idle for longer, however cheap it is."""
 IDLE = "idle"
@@ -116,7 +120,7 @@ class _Market:
         self.situation, self.snapshot, self.now_s = situation, situation.snapshot, situation.now_s
         self.placements = placements
         self.types = {each.name: each for each in self.snapshot.node_types}
-        self.jobs = _jobs(situation, waits[:DETAILED])
+        self.jobs = [*_jobs(situation, waits[:DETAILED]), *_movers(situation, placements)]
         self.waits = waits
         self.busy_s = _busy_s(situation, placements)
         self.machines = [
@@ -185,25 +189,25 @@ class _Market:
     def _widened(
         self, new: Counter[str], bundle: Counter[str], before: Prediction
     ) -> tuple[Counter[str] | None, Prediction, bool]:
-        """As often the bundle as saves the most, found by doubling and then halving the step; None where even one does
-        not pay. Whether the cap stopped it."""
-        best, best_times, step, capped = before, 0, 1, False
-        growing = True
+        """As often the bundle as saves the most, found by doubling the step and then halving it; None where even one
+        does not pay. Whether the cap stopped it."""
+        known: dict[int, Prediction | None] = {0: before}
+        capped, growing, times, step = False, True, 0, 1
         while step >= 1:
-            times = best_times + step
-            wider = new + _times(bundle, times)
-            outcome = None
-            if self._has_room(wider):
-                if self._is_within_cap(wider):
-                    outcome = self.predict(wider)
-                else:
-                    capped = True
-            if outcome is not None and _pays(best, outcome):
-                best, best_times = outcome, times
-                step = step * 2 if growing else step // 2
+            for other in (times + step, times - step):
+                if other not in known and other > 0:
+                    wider = new + _times(bundle, other)
+                    fits = self._has_room(wider) and self._is_within_cap(wider)
+                    capped |= not fits and self._has_room(wider)
+                    known[other] = self.predict(wider) if fits else None
+                if _better(times, known[times], other, known.get(other)):
+                    times = other
+                    break
             else:
-                growing, step = False, step // 2
-        return (new + _times(bundle, best_times) if best_times else None), best, capped
+                growing = False
+            step = step * 2 if growing else step // 2
+        best = known[times] or before
+        return (new + _times(bundle, times) if times else None), best, capped
 
     def _has_room(self, new: Mapping[str, int]) -> bool:
         """Whether so many more may be had: of types that are to be had now, up to their most."""
@@ -272,6 +276,8 @@ class _Market:
         fleet = self.fleet(new)
         found: dict[str, str] = {}
         for each in self.jobs:
+            if each.view.id in self.placements:
+                continue
             turn = outcome.turns.get(each.view.id)
             coming = [] if turn is None else [fleet[index] for index in turn.machines if fleet[index].joins_s > 0]
             if coming:
@@ -298,9 +304,8 @@ class _Market:
             elif self.room(kind) == 0:
                 said.append(f"all {kind.most} {kind.name} are rented")
             elif not self._is_within_cap({kind.name: 1}):
-                said.append(
-                    f"with {kind.name} the cap of {usd_text(self.snapshot.rent_cap_usd_h or 0.0)} an hour is passed"
-                )
+                cap = usd_text(self.snapshot.rent_cap_usd_h or 0.0)
+                said.append(f"with {kind.name} the cap of {cap} an hour would be passed")
         return (
             "waits for a node to be rented: " + ("; ".join(said) or "none that may be rented is enough")
             if kinds
@@ -330,6 +335,27 @@ def _jobs(situation: Situation, waits: Iterable[Wait]) -> list[Job]:
                 usable.append(estimate)
         found.append(job(wait.view, usable, wait.time_usd_h, (wait.total_usd, wait.wait_s), situation.now_s))
     return found
+
+
+def _movers(situation: Situation, placements: Mapping[str, Placement]) -> list[Job]:
+    """What runs on something slow for want of something better, and would go on on a rented node: what has the most
+    left to pay, first. It is taken to pay less than it will, so that only what moves for certain counts."""
+    supply = Supply(situation.snapshot)
+    found: list[tuple[float, Job]] = []
+    for view in situation.workloads:
+        placement = placements.get(view.id)
+        here = next((e for e in view.estimates if placement and e.configuration == placement.configuration), None)
+        seconds = None if here is None or not view.resumes or view.stopping else left_s(view, here)
+        if here is None or seconds is None:
+            continue
+        reasons = [(each, supply.objection(view, each)) for each in view.estimates]
+        usable = [each for each, reason in reasons if reason is not None and reason.code == "unavailable"]
+        time_usd_h = value_of_time_usd_h(view.objective)
+        total_usd = seconds / 3600 * (time_usd_h + (here.price_usd_h or 0.0))
+        if usable:
+            moved = job(view, usable, time_usd_h, (MOVES * total_usd, 0.0), situation.now_s)
+            found.append((total_usd, moved))
+    return [each for _, each in sorted(found, key=lambda row: (-row[0], row[1].view.id))[:MOVERS]]
 
 
 def _busy_s(situation: Situation, placements: Mapping[str, Placement]) -> dict[str, dict[str, list[float]]]:
@@ -389,6 +415,14 @@ def _for(market: _Market, configuration: Configuration) -> Iterator[Counter[str]
 def _pays(before: Prediction, after: Prediction) -> bool:
     """Whether the nodes that are more save more than nothing."""
     return before.usd - after.usd > MARGIN * max(0.0, after.new_usd - before.new_usd) + 1e-9
+
+
+def _better(times: int, here: Prediction | None, other: int, there: Prediction | None) -> bool:
+    """Whether to go on with another number of the same bundle: with more where those pay, with fewer where they do
+    not."""
+    if here is None or there is None:
+        return False
+    return _pays(here, there) if other > times else not _pays(there, here)
 
 
 def _times(bundle: Counter[str], times: int) -> Counter[str]:
