@@ -143,7 +143,8 @@ class _Simulation:
             on_progress(len(self.names) - len(self.waiting) - len(self.live), self.now_s)
             next_s = self._next_s(self.pace.after(changed=changed))
             if next_s is None:
-                notes.append(f"{len(self.live)} jobs never ran: nothing that is there can hold them")
+                what = "is there or joins" if self.snapshot.node_types else "is there"
+                notes.append(f"{len(self.live)} jobs never ran: nothing that {what} can hold them")
                 break
             if next_s > self.options.limit_s:
                 self.now_s = max(self.now_s, self.options.limit_s)
