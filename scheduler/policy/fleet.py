@@ -207,6 +207,7 @@ class _Line:
 
     def __init__(self, fleet: Sequence[Machine]) -> None:
         self._fleet = fleet
+        self._on_spot = any(machine.interruptions_per_h > 0 for machine in fleet)
         self._pools: dict[str, list[_Entry]] = {}
         self.last_s: dict[int, float] = {}
         """When the last workload of the queue leaves each machine that any has."""
@@ -226,8 +227,11 @@ class _Line:
             devices = self._devices(choice.configuration, one_node=each.view.one_node)
             if devices is None:
                 continue
-            start_s = max(entries[-1][0] for _, entries in devices)
-            used = frozenset(index for _, entries in devices for _, index in entries)
+            start_s = max([entries[-1][0] for _, entries in devices])
+            least_usd = each.usd(start_s + choice.startup_s + choice.work_s) + choice.rest_usd
+            if found is not None and least_usd >= found.usd:
+                continue  # its dollars need not be added up
+            used = frozenset([index for _, entries in devices for _, index in entries])
             run_s = self._run_s(each, choice, used)
             if math.isinf(run_s):
                 continue
@@ -258,7 +262,7 @@ class _Line:
         return found
 
     def _run_s(self, each: Job, choice: Choice, used: Iterable[int]) -> float:
-        rate = sum(self._fleet[index].interruptions_per_h for index in used)
+        rate = sum([self._fleet[index].interruptions_per_h for index in used]) if self._on_spot else 0.0
         if rate <= 0:
             return choice.startup_s + choice.work_s
         kinds = [kind for index in used if (kind := self._fleet[index].node_type) is not None]

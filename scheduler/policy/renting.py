@@ -282,7 +282,8 @@ class _Market:
             coming = [] if turn is None else [fleet[index] for index in turn.machines if fleet[index].joins_s > 0]
             if coming:
                 last = max(coming, key=lambda machine: machine.joins_s)
-                found[each.view.id] = on_its_way(_type_name(last), last.joins_s)
+                state = "is on its way" if last.node_id else "is asked for"
+                found[each.view.id] = f"a node {_type_name(last)} {state}: joins in {_about(last.joins_s)}"
             elif turn is None and (why := self._why_none(each)):
                 found[each.view.id] = why
         supply = Supply(self.snapshot)
@@ -311,11 +312,6 @@ class _Market:
             if kinds
             else ""
         )
-
-
-def on_its_way(node_type: str, joins_s: float) -> str:
-    """What is told to who waits for a node that was asked for."""
-    return f"a node {node_type} is on its way: joins in {_about(joins_s)}"
 
 
 def _about(seconds: float) -> str:

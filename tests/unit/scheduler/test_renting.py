@@ -234,7 +234,7 @@ def test_a_note_that_cannot_be_meant_is_not_believed() -> None:
 
 WORDS = {
     "on its way": (replace(T4, joins_s=(10_170.0,)), None, "a node t4 is on its way: joins in about 3 min"),
-    "asked for now": (T4, None, "a node t4 is on its way: joins in about 3 min"),
+    "asked for now": (T4, None, "a node t4 is asked for: joins in about 3 min"),
     "soon there": (replace(T4, joins_s=(10_020.0,)), None, "a node t4 is on its way: joins in about 20 s"),
     "the cap": (T4, 0.4, "waits for a node to be rented: with t4 the cap of $0.4000 an hour would be passed"),
     "not to be had": (
@@ -265,14 +265,14 @@ def test_market_puts_it_into_its_plan() -> None:
     assert [(each.node_type, each.count) for each in plan.requests] == [("t4", 1)]
     assert plan.memory["idle"] == {}
     said = plan.explanations["w"].summary
-    assert said.startswith("a node t4 is on its way: joins in about 3 min; waits for T4 x1: free in about")
+    assert said.startswith("a node t4 is asked for: joins in about 3 min; waits for T4 x1: free in about")
 
 
 def test_market_says_of_what_is_nowhere_that_it_could_be_rented() -> None:
     plan = create("market").plan(situation(where(), view("w", est(3600.0, T4=1)), now_s=10_000.0))
     told = plan.explanations["w"]
     assert told.chosen is None
-    assert told.summary == "a node t4 is on its way: joins in about 3 min"
+    assert told.summary == "a node t4 is asked for: joins in about 3 min"
     assert [each.reason.code for each in told.options if each.reason] == ["unavailable"]
     assert [each.reason.message for each in told.options if each.reason] == ["none is there; up to 8 could be rented"]
 
