@@ -200,10 +200,11 @@ def node_labels(node: NodeDefinition) -> dict[str, str]:
 
 def _check_names(definition: ClusterDefinition, catalog: Catalog, file: str) -> list[Problem]:
     problems = []
-    names = Counter([HEAD, *(name for node in definition.nodes for name in node.names)])
+    kinds = [node.name for node in definition.nodes if node.rent is not None]
+    names = Counter([HEAD, *kinds, *(name for node in definition.nodes for name in node.names)])
     for index, node in enumerate(definition.nodes):
         field = f"nodes.{index}"
-        twice = [name for name in node.names if names[name] > 1]
+        twice = [name for name in (node.name, *node.names) if names[name] > 1]
         if twice:
             problems.append(Problem(f"the name {twice[0]!r} is used twice", f"{field}.name", "rename one", file))
         problems += _lookup(lambda node=node: catalog.device(node.device), f"{field}.device", file)

@@ -75,7 +75,7 @@ def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str,
         NodeRequest(name, count, market.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
     )
     idle = market.idle()
-    releases = tuple(market.releases(idle, {each.node_type for each in requests}, outcome))
+    releases = tuple(market.releases(idle, new, outcome))
     return Decision(requests, releases, market.causes(new, outcome), idle)
 
 
@@ -119,6 +119,10 @@ class _Market:
     def __init__(self, situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> None:
         self.situation, self.snapshot, self.now_s = situation, situation.snapshot, situation.now_s
         self.placements = placements
+        self.rented_usd_h = self.snapshot.rented_usd_h()
+        self.present = {
+            each.name: len(self.snapshot.rented(each.name)) + each.launching for each in self.snapshot.node_types
+        }
         self.types = {each.name: each for each in self.snapshot.node_types}
         self.jobs = [*_jobs(situation, waits[:DETAILED]), *_movers(situation, placements)]
         self.waits = waits
@@ -217,7 +221,7 @@ class _Market:
         """How many more of a type may be asked for now."""
         if kind.unavailable_until_s is not None and kind.unavailable_until_s > self.now_s:
             return 0
-        return max(0, kind.most - len(self.snapshot.rented(kind.name)) - kind.launching)
+        return max(0, kind.most - self.present[kind.name])
 
     def usd_h(self, new: Mapping[str, int]) -> float:
         """Dollars an hour of new nodes."""
@@ -225,7 +229,7 @@ class _Market:
 
     def _is_within_cap(self, new: Mapping[str, int]) -> bool:
         cap_usd_h = self.snapshot.rent_cap_usd_h
-        return cap_usd_h is None or self.snapshot.rented_usd_h() + self.usd_h(new) <= cap_usd_h * (1 + 1e-9)
+        return cap_usd_h is None or self.rented_usd_h + self.usd_h(new) <= cap_usd_h * (1 + 1e-9)
 
     def cause(self, name: str, new: Mapping[str, int], outcome: Prediction) -> str:
         """Why these are asked for."""
@@ -252,22 +256,36 @@ class _Market:
             if self.snapshot.type_of(node) is not None and node.node_id not in used and _is_free(node)
         }
 
-    def releases(self, idle: Mapping[str, float], asked_for: set[str], outcome: Prediction) -> Iterator[NodeRelease]:
+    def releases(self, idle: Mapping[str, float], new: Counter[str], outcome: Prediction) -> Iterator[NodeRelease]:
         """Those that have stood idle for too long, unless somebody will have them soon. Who could have them at once
-        has been asked: the plan gave them to nobody."""
+        has been asked: the plan gave them to nobody. Where the cap keeps others from what they would pay for, those
+        that nobody will have go at once."""
         later = [turn for turn in outcome.turns.values() if turn.start_s > 0]
         soon: dict[int, float] = {}
         for turn in sorted(later, key=lambda each: -each.start_s):
             soon |= dict.fromkeys(turn.machines, turn.start_s)
+        wanted = {index for turn in outcome.turns.values() for index in turn.machines}
+        in_the_way = bool(idle) and self._cap_is_in_the_way(new, outcome)
         for index, machine in enumerate(self.machines):
             kind = machine.node_type
-            if kind is None or kind.name in asked_for or machine.node_id not in idle:
+            if kind is None or new[kind.name] or machine.node_id not in idle:
                 continue
             keep_s, idle_s = self.tail_s[kind.name], self.now_s - idle[machine.node_id]
-            if idle_s < keep_s or soon.get(index, keep_s) < keep_s:
-                continue
             cost = usd_text(kind.price_usd_h)
-            yield NodeRelease(machine.node_id, f"idle for {idle_s:.0f} s at {cost} an hour: a launch costs less by now")
+            if in_the_way and index not in wanted:
+                yield NodeRelease(machine.node_id, f"idle, and its {cost} an hour keep others from below the cap")
+            elif idle_s >= keep_s and soon.get(index, keep_s) >= keep_s:
+                why = f"idle for {idle_s:.0f} s at {cost} an hour: a launch costs less by now"
+                yield NodeRelease(machine.node_id, why)
+
+    def _cap_is_in_the_way(self, new: Counter[str], outcome: Prediction) -> bool:
+        """Whether more nodes would pay, but for the cap."""
+        return any(
+            self._has_room(new + bundle)
+            and not self._is_within_cap(new + bundle)
+            and _pays(outcome, self.predict(new + bundle))
+            for bundle in islice(_bundles(self), BUNDLES)
+        )
 
     # What is said
 

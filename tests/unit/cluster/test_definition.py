@@ -204,3 +204,9 @@ def test_bad_nodes_to_rent_are_refused(catalog: Catalog, node: dict[str, Any], s
         ClusterDefinition.parse({"nodes": [{"name": "a", "device": "T4", **node}]}, known, file="cluster.yaml")
     for part in says:
         assert part in str(caught.value)
+
+
+def test_no_node_has_the_name_of_a_kind_that_is_rented(catalog: Catalog) -> None:
+    nodes = [{"name": "g4", "device": "T4", "rent": {"most": 2}}, {"name": "g4", "device": "T4"}]
+    with pytest.raises(SpecError, match="'g4' is used twice"):
+        ClusterDefinition.parse({"nodes": nodes}, catalog)

@@ -212,6 +212,17 @@ def test_what_is_given_back(idle: dict[str, float], waits: list[Wait], gone: tup
     assert found.idle == {"t4-1": idle.get("t4-1", 10_000.0)}
 
 
+def test_an_idle_node_makes_room_below_the_cap() -> None:
+    """$4 an hour may be spent: the A100 that somebody needs fits only where the T4 goes, however short it was idle."""
+    idle, needs = {"t4-1": 9_990.0}, [wants("w", 1.0, counts=({"A100": 1},))]
+    at = where(T4.node("t4-1"), types=(T4, A100), cap=4.0)
+    found = decided(at, needs, idle=idle)
+    assert (found.requests, [each.node_id for each in found.releases]) == ((), ["t4-1"])
+    assert found.releases[0].cause == "idle, and its $0.5000 an hour keep others from below the cap"
+    roomy = decided(replace(at, rent_cap_usd_h=4.5), needs, idle=idle)
+    assert ([each.node_type for each in roomy.requests], roomy.releases) == (["a100"], ())
+
+
 def test_what_is_held_or_given_out_is_not_idle() -> None:
     at = where(T4.node("t4-1"), T4.node("t4-2"), node("own", ("T4", 1)), T4.node("t4-3"))
     taken = {"w": placed(("T4", "t4-2"))}
