@@ -85,7 +85,7 @@ class Job:
 
     def usd(self, end_s: float) -> float:
         """What its time is worth until then."""
-        return end_s / 3600 * self.time_usd_h + _late_usd(end_s, self.deadline_in_s)
+        return end_s / 3600 * self.time_usd_h + late_usd(end_s, self.deadline_in_s)
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ def job(
     total_usd, wait_s = told
     if total_usd is not None and wait_s is not None:  # what is late costs more than what was predicted
         shortest_s = min((each.startup_s + each.work_s for each in choices), default=0.0)
-        total_usd += _late_usd(wait_s + shortest_s, deadline_in_s)
+        total_usd += late_usd(wait_s + shortest_s, deadline_in_s)
     return Job(view, time_usd_h, choices, total_usd, deadline_in_s)
 
 
-def _late_usd(end_s: float, deadline_in_s: float) -> float:
+def late_usd(end_s: float, deadline_in_s: float) -> float:
     """What it costs to be done so much after a deadline, on top of the time."""
     late_s = end_s - max(0.0, deadline_in_s)
     return late_s / 3600 * LATE_USD_H if late_s > 0 else 0.0

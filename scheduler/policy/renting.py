@@ -8,7 +8,7 @@ long as the next launch would cost: whoever comes next, that is at most twice wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 
@@ -16,11 +16,13 @@ from cluster.types import Node, NodeType
 from workloads.quantities import usd_text
 
 from ..types import Configuration, Explanation, NodeRelease, NodeRequest, Placement, Plan, Situation, WorkloadView
-from .bidding import left_s
 from .candidates import Supply, resting
-from .fleet import UNKNOWN_S, Job, Machine, Prediction, job, predict, there
+from .fleet import Job, Machine, Prediction, predict, there
 from .prices import value_of_time_usd_h
+from .renting_queue import Wait, busy_s, movers, waiting
 from .stays import numbers
+
+__all__ = ["Decision", "Wait", "decide", "with_nodes"]
 
 DETAILED = 128
 """So many of the queue are predicted; who waits behind them is not."""
@@ -30,27 +32,10 @@ ROUNDS = 6
 """So many different sets of nodes are asked for in one plan, at most."""
 MARGIN = 0.05
 """What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
-MOVERS = 16
-"""For so many of what runs it is asked whether a rented node would be better, ..."""
-MOVES = 0.75
-"""... which it must be by a quarter: less may not be worth a restart to the plan that the node then comes to."""
 LONGEST_KEPT_S = 3600.0
 """No node is kept idle for longer, however cheap it is."""
 IDLE = "idle"
 """The note of a plan that says since when rented nodes stand idle."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """A workload that gets nothing in this plan."""
-
-    view: WorkloadView
-    time_usd_h: float
-    """What its time is worth."""
-    total_usd: float | None
-    """Least predicted money, waiting included; None: nobody can say, or it can only run on rented nodes."""
-    wait_s: float | None
-    """Until it starts, at that money."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +48,9 @@ class Decision:
     """By workload, where there is something to say: the node that is on its way for it, or why there is none."""
     idle: Mapping[str, float] = field(default_factory=dict)
     """Since when each rented node has had nothing to do: a note for the next plan."""
+    declined: frozenset[str] = frozenset()
+    """Workloads that were given something, would begin again if they were moved, and pay less on a node that is on its
+    way."""
 
 
 def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> Decision:
@@ -76,7 +64,7 @@ def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str,
     )
     idle = market.idle()
     releases = tuple(market.releases(idle, new, outcome))
-    return Decision(requests, releases, market.causes(new, outcome), idle)
+    return Decision(requests, releases, market.causes(new, outcome), idle, market.declined(new, outcome))
 
 
 def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]) -> Plan:
@@ -94,8 +82,14 @@ def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]
     said = dict(plan.explanations)
     for name, cause in found.causes.items():
         said[name] = _explained(said[name], cause)
-    memory = {**plan.memory, IDLE: dict(found.idle)}
-    return replace(plan, explanations=said, memory=memory, requests=found.requests, releases=found.releases)
+    return replace(
+        plan,
+        placements={name: each for name, each in plan.placements.items() if name not in found.declined},
+        explanations=said,
+        memory={**plan.memory, IDLE: dict(found.idle)},
+        requests=found.requests,
+        releases=found.releases,
+    )
 
 
 def _wait(view: WorkloadView, explanation: Explanation, time_usd_h: float | None) -> Wait:
@@ -109,6 +103,8 @@ def _wait(view: WorkloadView, explanation: Explanation, time_usd_h: float | None
 
 def _explained(explanation: Explanation, cause: str) -> Explanation:
     """What is on its way goes first; what would wait for nothing else waits for that."""
+    if explanation.chosen is not None:  # it declines that
+        return replace(explanation, chosen=None, summary=f"{cause}; that is less money than {explanation.chosen} now")
     waits = any(option.reason is not None and option.reason.code == "capacity" for option in explanation.options)
     return replace(explanation, summary=f"{cause}; {explanation.summary}" if waits else cause)
 
@@ -124,9 +120,9 @@ class _Market:
             each.name: len(self.snapshot.rented(each.name)) + each.launching for each in self.snapshot.node_types
         }
         self.types = {each.name: each for each in self.snapshot.node_types}
-        self.jobs = [*_jobs(situation, waits[:DETAILED]), *_movers(situation, placements)]
+        self.jobs = [*waiting(situation, waits[:DETAILED]), *movers(situation, placements)]
         self.waits = waits
-        self.busy_s = _busy_s(situation, placements)
+        self.busy_s = busy_s(situation, placements)
         self.machines = [
             *(there(self.snapshot, node, self.busy_s.get(node.node_id, {})) for node in self.snapshot.nodes),
             *(
@@ -243,6 +239,18 @@ class _Market:
         saved_usd = self.without.usd - outcome.usd
         return f"{others} would run on it: the queue pays {usd_text(saved_usd)} less in all, its price included"
 
+    def declined(self, new: Mapping[str, int], outcome: Prediction) -> frozenset[str]:
+        """Who was given something that it could not leave again, and would have what is on its way."""
+        fleet = self.fleet(new)
+        return frozenset(
+            each.view.id
+            for each in self.jobs
+            if each.view.id in self.placements
+            and not each.view.resumes
+            and (turn := outcome.turns.get(each.view.id)) is not None
+            and any(fleet[index].joins_s > 0 for index in turn.machines)
+        )
+
     # Giving back
 
     def idle(self) -> dict[str, float]:
@@ -293,8 +301,9 @@ class _Market:
         """For each that waits what is on its way for it, or, where it can run on rented nodes only, why nothing is."""
         fleet = self.fleet(new)
         found: dict[str, str] = {}
+        declined = self.declined(new, outcome)
         for each in self.jobs:
-            if each.view.id in self.placements:
+            if each.view.id in self.placements and each.view.id not in declined:
                 continue
             turn = outcome.turns.get(each.view.id)
             coming = [] if turn is None else [fleet[index] for index in turn.machines if fleet[index].joins_s > 0]
@@ -334,65 +343,6 @@ class _Market:
 
 def _about(seconds: float) -> str:
     return f"about {max(1, round(seconds / 60))} min" if seconds >= 60 else f"about {max(1, round(seconds)):.0f} s"
-
-
-def _jobs(situation: Situation, waits: Iterable[Wait]) -> list[Job]:
-    """What each may have, there or rented. What it may never have is left out, deadlines are not: late is better than
-    never."""
-    supply = Supply(situation.snapshot)
-    found = []
-    for wait in waits:
-        usable = []
-        for estimate in wait.view.estimates:
-            reason = supply.objection(wait.view, estimate)
-            if reason is None or reason.code == "unavailable":
-                usable.append(estimate)
-        found.append(job(wait.view, usable, wait.time_usd_h, (wait.total_usd, wait.wait_s), situation.now_s))
-    return found
-
-
-def _movers(situation: Situation, placements: Mapping[str, Placement]) -> list[Job]:
-    """What runs on something slow for want of something better, and would go on on a rented node: what has the most
-    left to pay, first. It is taken to pay less than it will, so that only what moves for certain counts."""
-    supply = Supply(situation.snapshot)
-    found: list[tuple[float, Job]] = []
-    for view in situation.workloads:
-        placement = placements.get(view.id)
-        here = next((e for e in view.estimates if placement and e.configuration == placement.configuration), None)
-        seconds = None if here is None or not view.resumes or view.stopping else left_s(view, here)
-        if here is None or seconds is None:
-            continue
-        reasons = [(each, supply.objection(view, each)) for each in view.estimates]
-        usable = [each for each, reason in reasons if reason is not None and reason.code == "unavailable"]
-        time_usd_h = value_of_time_usd_h(view.objective)
-        total_usd = seconds / 3600 * (time_usd_h + (here.price_usd_h or 0.0))
-        if usable:
-            moved = job(view, usable, time_usd_h, (MOVES * total_usd, 0.0), situation.now_s)
-            found.append((total_usd, moved))
-    return [each for _, each in sorted(found, key=lambda row: (-row[0], row[1].view.id))[:MOVERS]]
-
-
-def _busy_s(situation: Situation, placements: Mapping[str, Placement]) -> dict[str, dict[str, list[float]]]:
-    """By node and device type: when each device that is held becomes free. What others hold stays a while."""
-    found: dict[str, dict[str, list[float]]] = {}
-    ours: Counter[tuple[str, str]] = Counter()
-    for view in situation.workloads:
-        if view.placement is not None:
-            ours.update((node_id, name) for name, node_id in view.placement.devices)
-        placement = placements.get(view.id)
-        if placement is None:
-            continue
-        listed = next((e for e in view.estimates if e.configuration == placement.configuration), None)
-        ends_s = None if listed is None else left_s(view, listed)
-        for name, node_id in placement.devices:
-            free = found.setdefault(node_id, {}).setdefault(name, [])
-            free.append(max(UNKNOWN_S, view.held_s) if ends_s is None else ends_s)
-    for node in situation.snapshot.nodes:
-        for each in node.devices:
-            others = each.total - each.free - ours[node.node_id, each.device_type]
-            if others > 0:
-                found.setdefault(node.node_id, {}).setdefault(each.device_type, []).extend([UNKNOWN_S] * others)
-    return found
 
 
 def _bundles(market: _Market) -> Iterator[Counter[str]]:

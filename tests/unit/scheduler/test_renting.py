@@ -299,6 +299,25 @@ def test_what_runs_on_something_slow_is_worth_a_fast_node() -> None:
     assert decided(at, [], near).requests == (), "for a little it is not worth a restart"
 
 
+def test_what_could_not_move_again_waits_for_the_better_node_though_not_for_ever() -> None:
+    at = where(OWN, types=(A100,))
+    asked = view("w", est(8 * 3600.0, T4=1), est(2 * 3600.0, A100=1), objective="time")
+    plan = create("market").plan(situation(at, asked, now_s=10_000.0))
+    assert ([each.node_type for each in plan.requests], dict(plan.placements)) == (["a100"], {})
+    told = plan.explanations["w"]
+    assert told.chosen is None
+    assert told.summary == "a node a100 is asked for: joins in about 3 min; that is less money than T4 x1 now"
+    coming = replace(at, node_types=(replace(A100, joins_s=(10_100.0,)),))
+    again = create("market").plan(situation(coming, asked, now_s=10_000.0))
+    assert (again.requests, dict(again.placements)) == ((), {})
+    for takes in (
+        situation(at, replace(asked, waited_s=3600.0, queued_s=6400.0), now_s=10_000.0),
+        situation(at, replace(asked, resumes=True), now_s=10_000.0),
+        situation(replace(at, node_types=(replace(A100, unavailable_until_s=10_050.0),)), asked, now_s=10_000.0),
+    ):
+        assert list(create("market").plan(takes).placements) == ["w"]
+
+
 @pytest.mark.parametrize("policy", ["market", "first-fit", "fifo", "srtf", "cheapest", "gavel-las-het", "sia"])
 def test_no_policy_places_on_what_is_not_there(policy: str) -> None:
     at = where(OWN, types=(T4, T4X4, A100))

@@ -159,6 +159,14 @@ def test_what_runs_on_something_slow_moves_to_a_rented_node() -> None:
     assert one.makespan_s < 40_000 / 3
 
 
+@pytest.mark.parametrize(("failures", "ends_s"), [(0.0, 180 + 20 + 3600), (1.0, 20 + 14_400)])
+def test_what_would_begin_again_waits_for_the_better_node_if_it_comes(failures: float, ends_s: float) -> None:
+    wanted = job("a", work=14_400.0, kind="command", objective="time")
+    result = run(wanted, where(OWN, types=(A100,)), launch_failures=failures)
+    assert result.jobs[0].preemptions == 0
+    assert result.jobs[0].ended_s == pytest.approx(ends_s + (180.0 if failures else 0.0), abs=60.0)
+
+
 def test_a_policy_that_rents_nothing_leaves_what_it_has() -> None:
     result = run(job("a"), where(T4.node("t4-1"), types=(T4,)), "fifo")
     assert states(result) == {"succeeded"}
