@@ -34,6 +34,8 @@ MARGIN = 0.05
 """What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
 LONGEST_KEPT_S = 3600.0
 """No node is kept idle for longer, however cheap it is."""
+LEAST_USD_H = 1e-6
+"""What is given for nothing is taken to cost this."""
 IDLE = "idle"
 """The note of a plan that says since when rented nodes stand idle."""
 
@@ -57,14 +59,14 @@ def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str,
     """`waits` in order of turn. Finds what it noted the last time in `Situation.memory[IDLE]`."""
     if not situation.snapshot.node_types:
         return Decision()
-    market = _Market(situation, waits, placements)
-    new, outcome = market.best()
+    renting = _Renting(situation, waits, placements)
+    new, outcome = renting.best()
     requests = tuple(
-        NodeRequest(name, count, market.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
+        NodeRequest(name, count, renting.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
     )
-    idle = market.idle()
-    releases = tuple(market.releases(idle, new, outcome))
-    return Decision(requests, releases, market.causes(new, outcome), idle, market.declined(new, outcome))
+    idle = renting.idle()
+    releases = tuple(renting.releases(idle, new, outcome))
+    return Decision(requests, releases, renting.causes(new, outcome), idle, renting.declined(new, outcome))
 
 
 def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]) -> Plan:
@@ -109,7 +111,7 @@ def _explained(explanation: Explanation, cause: str) -> Explanation:
     return replace(explanation, summary=f"{cause}; {explanation.summary}" if waits else cause)
 
 
-class _Market:
+class _Renting:
     """What there is, what may be rented, and who would have it."""
 
     def __init__(self, situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> None:
@@ -144,7 +146,7 @@ class _Market:
             if any(name in names for each in view.estimates for name, _ in each.configuration.groups)
         ]
         time_usd_h = sum(worth) / len(worth) if worth else value_of_time_usd_h("balanced")
-        return min(LONGEST_KEPT_S, kind.launch_s * (1 + time_usd_h / kind.price_usd_h))
+        return min(LONGEST_KEPT_S, kind.launch_s * (1 + time_usd_h / max(kind.price_usd_h, LEAST_USD_H)))
 
     def fleet(self, new: Mapping[str, int]) -> list[Machine]:
         """With so many new nodes."""
@@ -178,7 +180,7 @@ class _Market:
                 if wider is None:
                     continue
                 saved = best.usd - outcome.usd
-                score = saved / (self.usd_h(wider) - self.usd_h(new)) if per_usd_h else saved
+                score = saved / max(self.usd_h(wider) - self.usd_h(new), LEAST_USD_H) if per_usd_h else saved
                 if found is None or score > found[0]:
                     found = score, wider, outcome
             if found is None:
@@ -232,12 +234,12 @@ class _Market:
         fleet = self.fleet(new)
         theirs = {index for index, each in enumerate(fleet) if not each.node_id and _type_name(each) == name}
         served = sum(bool(turn.machines & theirs) for turn in outcome.turns.values())
-        others = "one that waits" if served == 1 else f"{served} that wait"
-        never = any(each.view.id not in self.without.turns and each.view.id in outcome.turns for each in self.jobs)
-        if never:
-            return f"{others} would run on it, and what is there holds not all of them"
+        who = "one workload" if served == 1 else f"{served} workloads"
+        alone = {each.view.id for each in self.jobs if each.total_usd is None} - set(self.without.turns)
+        if alone & set(outcome.turns):
+            return f"{who} would run on it, and what is there cannot hold all that wait"
         saved_usd = self.without.usd - outcome.usd
-        return f"{others} would run on it: the queue pays {usd_text(saved_usd)} less in all, its price included"
+        return f"{who} would run on it: all together pay {usd_text(saved_usd)} less, its price included"
 
     def declined(self, new: Mapping[str, int], outcome: Prediction) -> frozenset[str]:
         """Who was given something that it could not leave again, and would have what is on its way."""
@@ -281,7 +283,9 @@ class _Market:
             keep_s, idle_s = self.tail_s[kind.name], self.now_s - idle[machine.node_id]
             cost = usd_text(kind.price_usd_h)
             if in_the_way and index not in wanted:
-                yield NodeRelease(machine.node_id, f"idle, and its {cost} an hour keep others from below the cap")
+                yield NodeRelease(
+                    machine.node_id, f"idle, and the cap, of which it takes {cost} an hour, keeps others waiting"
+                )
             elif idle_s >= keep_s and soon.get(index, keep_s) >= keep_s:
                 why = f"idle for {idle_s:.0f} s at {cost} an hour: a launch costs less by now"
                 yield NodeRelease(machine.node_id, why)
@@ -311,7 +315,7 @@ class _Market:
                 last = max(coming, key=lambda machine: machine.joins_s)
                 state = "is on its way" if last.node_id else "is asked for"
                 found[each.view.id] = f"a node {_type_name(last)} {state}: joins in {_about(last.joins_s)}"
-            elif turn is None and (why := self._why_none(each)):
+            elif turn is None and each.total_usd is None and (why := self._why_none(each)):
                 found[each.view.id] = why
         supply = Supply(self.snapshot)
         for wait in self.waits[DETAILED:]:
@@ -345,28 +349,28 @@ def _about(seconds: float) -> str:
     return f"about {max(1, round(seconds / 60))} min" if seconds >= 60 else f"about {max(1, round(seconds)):.0f} s"
 
 
-def _bundles(market: _Market) -> Iterator[Counter[str]]:
+def _bundles(renting: _Renting) -> Iterator[Counter[str]]:
     """Sets of nodes that somebody who waits could use: enough for a whole configuration, or what is missing for it."""
     seen: set[tuple[tuple[str, int], ...]] = set()
-    for configuration in dict.fromkeys(choice.configuration for each in market.jobs for choice in each.choices):
-        for bundle in _for(market, configuration):
+    for configuration in dict.fromkeys(choice.configuration for each in renting.jobs for choice in each.choices):
+        for bundle in _for(renting, configuration):
             key = tuple(sorted(bundle.items()))
             if bundle and key not in seen:
                 seen.add(key)
                 yield bundle
 
 
-def _for(market: _Market, configuration: Configuration) -> Iterator[Counter[str]]:
-    """All nodes of a gang as new ones, or those beside what there is, from each combination of types that have its
-    devices."""
+def _for(renting: _Renting, configuration: Configuration) -> Iterator[Counter[str]]:
+    """What a gang lacks beside what there is, or all of its nodes as new ones, from each combination of types that
+    have its devices."""
     have: Counter[str] = Counter()
-    for machine in market.machines:
+    for machine in renting.machines:
         have.update(dict(machine.devices))
     offers = [
-        [kind for kind in market.types.values() if dict(kind.devices).get(name) and market.room(kind)]
+        [kind for kind in renting.types.values() if dict(kind.devices).get(name) and renting.room(kind)]
         for name, _ in configuration.groups
     ]
-    for there_too in (False, True):
+    for there_too in (True, False):
         needs = [(name, count - (have[name] if there_too else 0)) for name, count in configuration.groups]
         wanted = [(kinds, need) for kinds, need in zip(offers, needs, strict=True) if need[1] > 0]
         for kinds in product(*(kinds for kinds, _ in wanted)):

@@ -218,7 +218,7 @@ def test_an_idle_node_makes_room_below_the_cap() -> None:
     at = where(T4.node("t4-1"), types=(T4, A100), cap=4.0)
     found = decided(at, needs, idle=idle)
     assert (found.requests, [each.node_id for each in found.releases]) == ((), ["t4-1"])
-    assert found.releases[0].cause == "idle, and its $0.5000 an hour keep others from below the cap"
+    assert found.releases[0].cause == "idle, and the cap, of which it takes $0.5000 an hour, keeps others waiting"
     roomy = decided(replace(at, rent_cap_usd_h=4.5), needs, idle=idle)
     assert ([each.node_type for each in roomy.requests], roomy.releases) == (["a100"], ())
 
@@ -263,6 +263,23 @@ def test_what_is_said_to_who_can_only_run_on_rented_nodes(kind: NodeType, cap: f
 
 def test_who_waits_for_what_is_there_is_told_nothing() -> None:
     assert decided(where(OWN), QUEUE[:1], runs("x", 1 / 60, ("T4", "own"))).causes == {}
+    dear = replace(T4, price_usd_h=400.0)
+    assert decided(where(OWN, types=(dear,)), [wants("w", 1.0, 0.5)], runs("x", 0.5, ("T4", "own"))).causes == {}
+
+
+def test_each_request_says_what_it_is_for() -> None:
+    alone = decided(where(), [wants("w", 1.0, counts=({"T4": 1},))]).requests[0]
+    assert alone.cause == "one workload would run on it, and what is there cannot hold all that wait"
+    saves = decided(where(OWN), QUEUE, *BUSY).requests[0]
+    assert saves.cause.startswith("4 workloads would run on it: all together pay $")
+
+
+def test_a_node_for_nothing_is_taken_and_kept_for_an_hour() -> None:
+    free = replace(T4, price_usd_h=0.0)
+    at, asks = where(T4.node("t4-1"), types=(free,), cap=1.0), [wants("w", 1.0, counts=({"T4": 2},))]
+    assert [each.count for each in decided(at, asks).requests] == [1]
+    gone = [len(decided(at, [], idle={"t4-1": 10_000.0 - idle_s}).releases) for idle_s in (3500.0, 3600.0)]
+    assert gone == [0, 1]
 
 
 # Through the policy
