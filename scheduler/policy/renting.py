@@ -75,19 +75,17 @@ def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]
     if not situation.snapshot.node_types:
         return plan
     views = {view.id: view for view in situation.workloads}
-    waits = [
-        _wait(views[name], explanation, time_usd_h.get(name))
-        for name, explanation in plan.explanations.items()
+    queue = [
+        views[name]
+        for name in plan.explanations
         if name in views and name not in plan.placements and resting(views[name], situation.now_s) is None
     ]
-    found = decide(situation, waits, plan.placements)
-    said = dict(plan.explanations)
-    for name, cause in found.causes.items():
-        said[name] = _explained(said[name], cause)
+    waits = [_wait(view, plan.explanations[view.id], time_usd_h.get(view.id)) for view in queue[:DETAILED]]
+    found = decide(situation, waits + [_far_behind(view) for view in queue[DETAILED:]], plan.placements)
     return replace(
         plan,
         placements={name: each for name, each in plan.placements.items() if name not in found.declined},
-        explanations=said,
+        explanations=_Said(plan.explanations, found.causes),
         memory={**plan.memory, IDLE: dict(found.idle)},
         requests=found.requests,
         releases=found.releases,
@@ -101,6 +99,28 @@ def _wait(view: WorkloadView, explanation: Explanation, time_usd_h: float | None
     ]
     total_usd, wait_s = min(known, default=(None, None))
     return Wait(view, value_of_time_usd_h(view.objective) if time_usd_h is None else time_usd_h, total_usd, wait_s)
+
+
+def _far_behind(view: WorkloadView) -> Wait:
+    """One of those that are not predicted."""
+    return Wait(view, value_of_time_usd_h(view.objective), None, None)
+
+
+class _Said(Mapping[str, Explanation]):
+    """Explanations with what there is to say of nodes. What nobody asks for is not put into words."""
+
+    def __init__(self, before: Mapping[str, Explanation], causes: Mapping[str, str]) -> None:
+        self._before, self._causes = before, causes
+
+    def __getitem__(self, name: str) -> Explanation:
+        before, cause = self._before[name], self._causes.get(name)
+        return before if cause is None else _explained(before, cause)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._before)
+
+    def __len__(self) -> int:
+        return len(self._before)
 
 
 def _explained(explanation: Explanation, cause: str) -> Explanation:
