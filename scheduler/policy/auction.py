@@ -2,116 +2,220 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..types import Configuration
 from .allocation import WAIT, solve
-from .bidding import Bidder
+from .bidding import Bidder, Bids
+from .board import NONE, Floats, Ints
+from .horizon import weights_s
 
-_LONGEST = 1e6
-"""Nobody is in more of a hurry than this, however much longer it takes."""
+LAST = 1.0
+"""What it is worth to be done with everything sooner: as much as all that is bid for the devices, ..."""
+LAST_QUIET = 60.0
+"""... and so many times more while nothing new has come for as long as all that is there takes."""
+
+FEW, CROWD = 4, 32
+"""Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
+FORESEEN = 8
+"""Turns in which those that wait find out about each other."""
+
+
+@dataclass(frozen=True)
+class Lots:
+    """What is auctioned: the rows of those that take part, as a matrix."""
+
+    level: Ints
+    """Workloads of the board that take part."""
+    rows: Ints
+    """Their usable rows, ..."""
+    member: Ints
+    """... whose each is (its place in `level`), ..."""
+    column: Ints
+    """... and of which configuration."""
+    use: Ints
+    """Configurations x types."""
+    types: list[str]
+    supply: Ints
+    """Devices of each type."""
+
+    @classmethod
+    def of(cls, bids: Bids, level: Ints, there: Mapping[str, int]) -> Lots:
+        """`there` has the devices of each type."""
+        board = bids.board
+        place = np.full(len(board.views), NONE, dtype=np.int64)
+        place[level] = np.arange(len(level))
+        rows = np.flatnonzero((place[board.owner] != NONE) & bids.usable)
+        numbers, column = np.unique(board.place[rows], return_inverse=True)
+        types = sorted(there)
+        known = [board.configurations.type_number(name) for name in types]
+        use = board.configurations.use[numbers][:, known] if known else np.zeros((len(numbers), 0), dtype=np.int64)
+        supply = np.array([there[name] for name in types], dtype=np.int64)
+        return cls(level, rows, place[board.owner[rows]], column, use, types, supply)
+
+    def matrix(self, values: Floats, otherwise: float) -> Floats:
+        """Values of `rows`: those that take part x configurations."""
+        found = np.full((len(self.level), len(self.use)), otherwise)
+        found[self.member, self.column] = values
+        return found
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Of one auction."""
 
-    won: Mapping[str, Configuration]
-    """By workload; who wins nothing is not in it."""
+    bids: Bids
+    lots: Lots
+    won: Ints
+    """By place in the level: the row that it won, or `NONE`."""
     price: Mapping[str, float]
     """Of one device of each type, in bids: what somebody would have to bid more for it."""
-    held_at: Mapping[str, Sequence[float]]
-    """Of each type: what is bid for each device, the least first; 0 for those that nobody won."""
-    hurry: Mapping[str, float]
-    """By workload: what its bids were multiplied by."""
-    usd_per_bid: float
-    """Bids are not dollars: this puts them on the scale of what the time of those that win is worth an hour."""
+
+    @cached_property
+    def usd_per_bid(self) -> float:
+        """Bids are not dollars: this puts them on the scale of what the time of those that win is worth an hour."""
+        rows = self.won[self.won != NONE]
+        paid = float(self.bids.bid[rows].sum())
+        return float(self.bids.time_usd_h[self.lots.level[self.won != NONE]].sum()) / paid if paid > 0 else 0.0
+
+    @cached_property
+    def held_at(self) -> Mapping[str, Floats]:
+        """Of each type: what is bid for each device, the least first; 0 for those that nobody won."""
+        column = np.zeros(len(self.bids.bid), dtype=np.int64)
+        column[self.lots.rows] = self.lots.column
+        rows = self.won[self.won != NONE]
+        use = self.lots.use[column[rows]]
+        each = self.bids.bid[rows] / np.maximum(use.sum(axis=1), 1)
+        found = {}
+        for number, (name, supply) in enumerate(zip(self.lots.types, self.lots.supply.tolist(), strict=True)):
+            paid = np.sort(np.repeat(each, use[:, number]))
+            found[name] = np.concatenate([np.zeros(max(0, supply - len(paid))), paid])
+        return found
+
+    def density(self) -> Floats:
+        """By place in the level: what is bid for a device, for what it won or else at best."""
+        lots = self.lots
+        per_device = self.bids.bid[lots.rows] / np.maximum(lots.use.sum(axis=1), 1)[lots.column]
+        best = np.zeros(len(lots.level))
+        np.maximum.at(best, lots.member, per_device)
+        won = self.won[lots.member] == lots.rows
+        best[lots.member[won]] = per_device[won]
+        return best
+
+    def backlog(self) -> Backlog:
+        """What those that won nothing will take, by what they bid: each what is the least money behind those before it.
+        As they do not know of each other, that is found by turns, and the mean of what they would take counts."""
+        lots, bids = self.lots, self.bids
+        density = self.density()
+        lost = np.flatnonzero(self.won == NONE)
+        lost = lost[np.argsort(-density[lost], kind="stable")]
+        place = np.full(len(lots.level), NONE, dtype=np.int64)
+        place[lost] = np.arange(len(lost))
+        theirs = place[lots.member] != NONE
+        rows, column, turn = lots.rows[theirs], lots.column[theirs], place[lots.member[theirs]]
+        uses, share = lots.use[column] > 0, lots.use[column] / np.maximum(lots.supply, 1)
+        possible = np.asarray((lots.use <= lots.supply).all(axis=1))[column]
+        money = np.where(possible, bids.money_usd[rows], np.inf)
+        an_hour = bids.time_usd_h[lots.level[lots.member[theirs]]]
+        work, ahead_s = np.zeros((len(lost), len(lots.types))), np.zeros((len(lost) + 1, len(lots.types)))
+        for number in range(1, FORESEEN + 1):
+            total = money + np.where(uses, ahead_s[turn], 0.0).max(axis=1, initial=0.0) / 3600 * an_hour
+            order = np.lexsort((-total, turn))
+            taken = np.zeros(len(lost), dtype=np.int64)
+            taken[turn[order]] = order  # of each the least comes last, and stays
+            work += (bids.seconds[rows[taken]][:, None] * share[taken] - work) / number
+            ahead_s[1:] = np.cumsum(work, axis=0)
+        of_view = np.zeros(len(bids.board.views))
+        of_view[lots.level] = density
+        return Backlog(-density[lost], ahead_s, lots.types, of_view)
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How long the devices of each type are busy with what others want that bid more and won nothing."""
+
+    bids_less: Floats
+    """Minus what each of these bids for a device, the most first."""
+    ahead_s: Floats
+    """So many of these ahead x types: seconds."""
+    types: list[str]
+    density: Floats
+    """By workload: what it bids for a device."""
+
+    def seconds(self, index: int, configuration: Configuration) -> float:
+        """Until it is somebody's turn who wants this."""
+        number = int(np.searchsorted(self.bids_less, -self.density[index]))
+        return max(float(self.ahead_s[number, self.types.index(name)]) for name, _ in configuration.groups)
+
+    def matrix(self, owner: Ints, use: Ints, types: list[str]) -> Floats:
+        """As `seconds`, of many: rows of these workloads, which hold so many devices of each of `types`."""
+        number = np.searchsorted(self.bids_less, -self.density[owner])
+        found = np.zeros(len(owner))
+        for column, name in enumerate(self.types):
+            ahead_s = self.ahead_s[number, column]
+            found = np.where(use[:, types.index(name)] > 0, np.maximum(found, ahead_s), found)
+        return found
 
 
 def auction(
-    level: Sequence[Bidder],
-    there: Mapping[str, int],
-    declined: Collection[tuple[str, Configuration]] = (),
-    prices: Mapping[str, float] | None = None,
+    bids: Bids, lots: Lots, declined: Collection[int] = (), prices: Mapping[str, float] | None = None
 ) -> Outcome:
-    """`there` has the devices of each type. `declined`: what who does not bid for. `prices`: of an earlier auction."""
-    types = list(there)
-    configurations = sorted({offer.configuration for each in level for offer in each.offers})
-    place = {configuration: n for n, configuration in enumerate(configurations)}
-    cost = np.full((len(level), len(configurations)), np.inf)
-    hurries = _hurries(level, there)
-    for row, (each, hurry) in enumerate(zip(level, hurries, strict=True)):
-        for offer in each.offers:
-            if (each.view.id, offer.configuration) not in declined:
-                cost[row, place[offer.configuration]] = -offer.bid * hurry
-    use = np.zeros((len(configurations), len(types)), dtype=np.int64)
-    column = {name: n for n, name in enumerate(types)}
-    for configuration, row in place.items():
-        for name, count in configuration.groups:
-            use[row, column[name]] = count
-    start = None if prices is None else np.array([float(prices.get(name, 0.0)) for name in types])
-    found = solve(cost, np.zeros(len(level)), use, np.array([there[name] for name in types], dtype=np.int64), start)
-    won = {each.view.id: configurations[n] for each, n in zip(level, found.choice.tolist(), strict=True) if n != WAIT}
-    price = {name: float(value) for name, value in zip(types, found.prices, strict=True)}
-    hurry_of = {each.view.id: hurry for each, hurry in zip(level, hurries, strict=True)}
-    return Outcome(won, price, _held_at(level, won, hurry_of, there), hurry_of, _usd_per_bid(level, won))
+    """`declined`: rows that nobody bids for. `prices`: of an earlier auction."""
+    cost = lots.matrix(-bids.bid[lots.rows], np.inf)
+    if declined:
+        away = np.isin(lots.rows, sorted(declined))
+        cost[lots.member[away], lots.column[away]] = np.inf
+    start = None if prices is None else np.array([float(prices.get(name, 0.0)) for name in lots.types])
+    found = solve(cost, np.zeros(len(lots.level)), lots.use, lots.supply, start)
+    row_of = np.full(cost.shape, NONE, dtype=np.int64)
+    row_of[lots.member, lots.column] = lots.rows
+    taken = found.choice != WAIT
+    won = np.full(len(lots.level), NONE, dtype=np.int64)
+    won[taken] = row_of[taken, found.choice[taken]]
+    price = {name: float(value) for name, value in zip(lots.types, found.prices, strict=True)}
+    return Outcome(bids, lots, won, price)
 
 
-def _held_at(
-    level: Sequence[Bidder], won: Mapping[str, Configuration], hurry_of: Mapping[str, float], there: Mapping[str, int]
-) -> dict[str, list[float]]:
-    bids: dict[str, list[float]] = {name: [] for name in there}
-    for each in level:
-        offer = each.offer(won.get(each.view.id))
-        for name, count in offer.configuration.groups if offer is not None else ():
-            assert offer is not None
-            bids[name] += [offer.bid * hurry_of[each.view.id] / offer.configuration.devices] * count
-    return {name: sorted([*rows, *[0.0] * (there[name] - len(rows))]) for name, rows in bids.items()}
+def weigh_the_end(bids: Bids, lots: Lots, quiet_s: float) -> None:
+    """Raise the bids of those that would decide when everything is done (`horizon`), as far as time matters to them.
+    `quiet_s`: for how long nothing new has come. What comes later fills the devices that stand idle at the end; once
+    nothing comes any more, the end is near."""
+    seconds = lots.matrix(bids.seconds[lots.rows], np.inf)
+    mu_s = weights_s(seconds, lots.use, lots.supply)
+    if len(lots.level) < 2 or not mu_s.any():
+        return
+    quiet = min(1.0, quiet_s / max(float(mu_s.sum()), 1.0))
+    crowd = min(1.0, max(0, len(lots.level) - FEW) / (CROWD - FEW))
+    worth = (LAST + LAST_QUIET * quiet) * crowd * _sum_that_wins(bids, lots)
+    extra = mu_s[lots.member] / bids.seconds[lots.rows] * bids.time_share()[lots.level][lots.member]
+    bids.bid[lots.rows] += worth * extra * bids.stays[lots.rows]
 
 
-def density(each: Bidder, won: Configuration | None) -> float:
-    """What it bids for a device, with what it won or else at best."""
-    offers = each.offers if won is None else [offer for offer in each.offers if offer.configuration == won]
-    return max(offer.bid / offer.configuration.devices for offer in offers)
-
-
-def _hurries(level: Sequence[Bidder], there: Mapping[str, int]) -> list[float]:
-    """Those that alone take longer than all work together would, were it a fluid, decide when the last one is done:
-    their bids grow with the square of how much longer."""
-    fluid_s = 0.0
-    for each in level:
-        speeds: dict[tuple[str, ...], float] = {}
-        for offer in each.offers:
-            types = tuple(name for name, _ in offer.configuration.groups)
-            gangs = min(there[name] / count for name, count in offer.configuration.groups)
-            speeds[types] = max(speeds.get(types, 0.0), gangs / offer.seconds)
-        fluid_s += 1.0 / max(sum(speeds.values()), 1e-12)
-    shortest = [min(offer.seconds for offer in each.offers) for each in level]
-    longer = [min(max(1.0, seconds / max(fluid_s, 1.0)), _LONGEST) for seconds in shortest]
-    least = min(longer, default=1.0)
-    return [(each / least) ** 2 for each in longer]
-
-
-def _usd_per_bid(level: Sequence[Bidder], won: Mapping[str, Configuration]) -> float:
-    """Bids are not dollars: they are put on the scale of what the time of those that win is worth."""
-    worth, bids = 0.0, 0.0
-    for each in level:
-        offer = each.offer(won.get(each.view.id))
-        if offer is not None:
-            worth += each.time_usd_h
-            bids += offer.bid
-    return worth / bids if bids > 0 else 0.0
+def _sum_that_wins(bids: Bids, lots: Lots) -> float:
+    """About how much is bid in all by those that win: the best bids for their shares of the devices."""
+    share = (lots.use / np.maximum(lots.supply, 1)).sum(axis=1)[lots.column]
+    possible = np.asarray((lots.use <= lots.supply).all(axis=1))[lots.column]
+    bid = np.where(possible, bids.bid[lots.rows], 0.0)
+    density = bid / np.maximum(share, 1e-12)
+    order = np.lexsort((-density, lots.member))
+    first = np.unique(lots.member[order], return_index=True)[1]
+    best = order[first]
+    best = best[np.argsort(-density[best], kind="stable")]
+    fits = np.cumsum(share[best]) <= max(1, len(lots.types))
+    fits[:1] = True
+    return float(bid[best][fits].sum())
 
 
 def extra_usd_h(each: Bidder, found: Outcome) -> tuple[float, Configuration] | None:
     """How much more an hour somebody would have to be worth to start now, and on what, at the prices of now."""
     rows = []
     for offer in each.offers:
-        asked = sum(sum(found.held_at.get(name, ())[:count]) for name, count in offer.configuration.groups)
-        times = asked / max(offer.bid * found.hurry[each.view.id], 1e-12)
+        asked = sum(float(found.held_at[name][:count].sum()) for name, count in offer.configuration.groups)
+        times = asked / max(offer.bid, 1e-12)
         if times > 1:
             rows.append((each.time_usd_h * (times - 1), offer.configuration))
     return min(rows, default=None)

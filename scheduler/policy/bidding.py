@@ -9,16 +9,21 @@ hour that its best configuration would take to the end, and for every other as m
 
 On devices of one type the largest sum of bids is shortest remaining time first; over several, each goes where its money
 is least. Moving is charged with what the restart loses, by how long a placement is likely to last.
+
+All bids are computed at once (`Bids`, over a `Board`); a `Bidder` shows those of one workload as offers, with the
+reasons for what it may not take.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from ..types import Configuration, Estimate, Money, Option, Reason, WorkloadView
+from .board import DEADLINE, NONE, OK, UNPRICED, Board, Flags, Floats, Ints
 from .candidates import Supply
 from .prices import value_of_time_usd_h
 
@@ -42,6 +47,10 @@ URGENT = 20.0
 """What has little time to lose before its deadline bids so many times as much."""
 URGENT_S = 600.0
 """Time to spare, beside half of a workload's whole run time, below which a deadline makes it urgent."""
+SETTLING_S = 30.0
+"""What has started is left alone for its start-up and this long."""
+BACKFILLS = 3.0
+"""What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
 LOST_TIMES = 2.0
 """Nobody knows when something ends that takes so many times as long as was thought likely, whatever it reports."""
 
@@ -50,6 +59,8 @@ LOST_TIMES = 2.0
 class Offer:
     """One configuration that a workload may take."""
 
+    row: int
+    """Of the board."""
     view: WorkloadView
     listed: Estimate
     """For the whole work."""
@@ -68,59 +79,230 @@ class Offer:
         return _left(self.view, self.listed)
 
 
-@dataclass(frozen=True)
+class Bids:
+    """What all workloads of a board bid, and why they do not bid for the rest of their rows."""
+
+    def __init__(self, board: Board, supply: Supply, now_s: float, stay_s: float) -> None:
+        """`stay_s` is how long a placement is likely to last."""
+        self.board, self.supply, self.now_s = board, supply, now_s
+        owner = board.owner
+        self._left_s = board.left_s()
+        worth = np.array([value_of_time_usd_h(view.objective) for view in board.views])
+        self.code = board.hard_objections(supply)
+        in_time = (self.code == OK) & ~(now_s + self._left_s > board.deadline_s[owner])
+        self.misses: Flags = ~np.isnan(board.deadline_s) & ~board.any(in_time)
+        """By workload: nothing that it may take is done in time. Then it is missed by as little as can be."""
+        self.time_usd_h: Floats = np.where(self.misses, LATE_USD_H, worth)
+        """By workload: what its time is worth."""
+        self._object()
+        self.free = self._unpriced()
+        self.price_usd_h: Floats = np.where(self.free | np.isnan(board.price_usd_h), 0.0, board.price_usd_h)
+        """By row: dollars an hour; 0 where there is no price."""
+        self.usable: Flags = self.code == OK
+        """By row: whether it may be taken."""
+        self.seconds, self.money_usd = self._money()
+        self.cheapest: Ints = self._cheapest()
+        """By workload: the row of least money, `NONE` where it can take none."""
+        self.here: Ints = board.first_row(board.here & self.usable)
+        """By workload: the row that it runs on and could go on with, or `NONE`."""
+        self.stays: Floats = self._stays(stay_s)
+        self.bid: Floats = self._bid(worth) * self.stays
+        fastest_s = board.least(np.where(self.usable, self.seconds, np.nan))
+        overdue_s = np.maximum(np.clip(SOONER_TIMES * fastest_s, SOONEST_S, OVERDUE_S), OVERDUE_TIMES * fastest_s)
+        self.late: Flags = (self.cheapest != NONE) & (board.waited_s > overdue_s)
+        """By workload: whether it goes before the others of its priority."""
+        interrupted = np.array([view.interrupted for view in board.views], dtype=bool)
+        self.overdue: Flags = interrupted | (self.late & (board.waited_s > OVERDUE_S))
+        """By workload: whether it goes before all others, of whatever priority: it has waited so long, or had its turn
+        already."""
+
+    def _object(self) -> None:
+        """Prices that are not known, and deadlines. What it runs on is within both."""
+        board, open_ = self.board, (self.code == OK) & ~self.board.here
+        self.code = np.where(open_ & np.isnan(board.price_usd_h), UNPRICED, self.code)
+        done_s = self.now_s + self._left_s
+        late = (board.deadline_s[board.owner] < done_s) & (done_s < math.inf) & ~self.misses[board.owner]
+        self.code = np.where(open_ & (self.code == OK) & late, DEADLINE, self.code)
+
+    def _unpriced(self) -> Flags:
+        """By row: nothing priced is possible, so this, which has no price, may run for nothing."""
+        nothing = ~self.board.any(self.code == OK)
+        free = np.asarray(nothing[self.board.owner] & (self.code == UNPRICED))
+        self.code = np.where(free, OK, self.code)
+        return free
+
+    def _money(self) -> tuple[Floats, Floats]:
+        """By row: seconds to the end, assumed where they are not known, and dollars with the value of that time."""
+        board, owner = self.board, self.board.owner
+        fastest_s = board.least(np.where(self.usable, self._left_s, np.nan))
+        fastest_s = np.where(np.isinf(fastest_s), np.maximum(UNKNOWN_S, board.held_s), fastest_s)
+        seconds = np.where(np.isnan(self._left_s), fastest_s[owner], np.maximum(LEAST_S, self._left_s))
+        usd = np.where(self.free, 0.0, board.usd)
+        compute = np.where(self.free, 0.0, board.compute_usd)
+        times = np.where(np.isnan(board.seconds), 1.0, seconds / np.maximum(board.seconds, 1e-9))
+        dollars = np.where(np.isnan(usd), seconds / 3600 * self.price_usd_h, usd + compute * (times - 1.0))
+        return seconds, dollars + seconds / 3600 * self.time_usd_h[owner]
+
+    def _cheapest(self) -> Ints:
+        board = self.board
+        least = board.least(np.where(self.usable, self.money_usd, np.nan))
+        rows = np.flatnonzero(self.usable & (self.money_usd == least[board.owner]))
+        numbers, which = np.unique(board.place[rows], return_inverse=True)
+        rank = board.configurations.order(numbers)[which]
+        found = np.full(len(board.views), NONE, dtype=np.int64)
+        rows = rows[np.argsort(-rank, kind="stable")]  # of equal ones the first configuration comes last, and stays
+        found[board.owner[rows]] = rows
+        return found
+
+    def _stays(self, stay_s: float) -> Floats:
+        """By row: what is bid more for where it runs, and less for where it does not."""
+        board = self.board
+        lost = (board.startup_s + board.unsaved_s[board.owner]) / stay_s
+        runs = board.running[board.owner] != NONE
+        return np.where(runs, np.where(board.here, STAYS + lost, np.maximum(0.0, 1.0 - lost)), 1.0)
+
+    def _bid(self, worth: Floats) -> Floats:
+        board, rows = self.board, np.maximum(self.cheapest, 0)
+        if not len(board.owner):
+            return np.zeros(0)
+        least_s, listed_s = self.seconds[rows], board.seconds[rows]
+        weight = worth / value_of_time_usd_h("balanced")
+        spare_s = board.deadline_s - self.now_s - least_s
+        near_s = 0.5 * np.where(np.isnan(listed_s) | (listed_s == 0), least_s, listed_s) + URGENT_S
+        # A step, of what is to spare against the whole run time: neither changes while it runs, so two that are urgent
+        # do not take turns.
+        weight = np.where((spare_s >= 0) & (spare_s < near_s), URGENT * weight, weight)
+        best = weight * 3600.0 / least_s
+        bid = best[board.owner] * self.money_usd[rows][board.owner] / self.money_usd
+        return np.where(self.usable, bid, 0.0)
+
+    def time_share(self) -> Floats:
+        """By workload: how much of its least money is the value of its time."""
+        rows = np.maximum(self.cheapest, 0)
+        return self.seconds[rows] / 3600 * self.time_usd_h / self.money_usd[rows]
+
+    def left_of(self, row: int) -> float | None:
+        """Seconds to the end there, started now; None: not known."""
+        return None if math.isnan(self._left_s[row]) else float(self._left_s[row])
+
+    def likely_s(self, row: int) -> float | None:
+        """Seconds after which it has most likely ended there; None: not known."""
+        seconds, high_s, left_s = (float(each[row]) for each in (self.board.seconds, self.board.high_s, self._left_s))
+        listed = high_s if high_s > 0 else seconds
+        if math.isnan(listed):
+            return None
+        return listed if math.isnan(left_s) or math.isnan(seconds) else listed * left_s / max(seconds, 1e-9)
+
+    def least_usd(self, now: Ints, later: Ints, wait_s: Floats) -> Floats:
+        """Money of starting in the rows `now`: to the end or, for what can be moved, until the better `later` is free
+        in so many seconds. Arrays of one length."""
+        board, owner = self.board, self.board.owner[now]
+        starts_s, seconds, now_usd = board.startup_s[now], self.seconds[now], self.money_usd[now]
+        price, an_hour = self.price_usd_h, self.time_usd_h[owner]
+        meanwhile = wait_s / 3600 * (an_hour + price[now])
+        rest = (1.0 - (wait_s - starts_s) / seconds) * self.money_usd[later]
+        moved_usd = meanwhile + rest + board.startup_s[later] / 3600 * (an_hour + price[later])
+        moves = board.resumes[owner] & (BACKFILLS * (starts_s + SETTLING_S) < wait_s) & (wait_s < seconds)
+        return np.where(moves, np.minimum(now_usd, moved_usd), now_usd)
+
+    def cheaper(self, index: int, row: int) -> list[int]:
+        """Rows of a workload that are less money than this one."""
+        rows = self.board.rows(index)
+        if row == self.cheapest[index]:
+            return []
+        part = slice(rows.start, rows.stop)
+        found = np.flatnonzero(self.usable[part] & (self.money_usd[part] < self.money_usd[row]))
+        return (rows.start + found).tolist()
+
+    def offer(self, row: int) -> Offer:
+        """One usable row, to be spoken of."""
+        board, view = self.board, self.board.views[self.board.owner[row]]
+        listed = board.estimate(row)
+        if self.free[row]:
+            listed = replace(listed, money=Money(0.0), price_usd_h=0.0)
+        numbers = float(self.seconds[row]), float(self.money_usd[row]), float(self.bid[row])
+        return Offer(row, view, listed, listed.configuration, self.left_of(row), *numbers)
+
+    def offers(self, index: int) -> tuple[Offer, ...]:
+        """What one workload may take."""
+        return tuple(self.offer(row) for row in self.board.rows(index) if self.usable[row])
+
+    def refused(self, index: int) -> tuple[Option, ...]:
+        """What it may not take, and why."""
+        view, board = self.board.views[index], self.board
+        running = None if view.placement is None or view.stopping else view.placement.configuration
+        now_s = math.inf if self.misses[index] else self.now_s
+        found = []
+        for row in board.rows(index):
+            if not self.usable[row]:
+                listed = board.estimate(row)
+                reason = self.supply.objection(view, listed) or _objection(view, listed, now_s, running)
+                assert reason is not None, f"{view.id} {listed.configuration}: refused for nothing"
+                found.append(Option(_left(view, listed), reason=reason))
+        return tuple(found)
+
+
 class Bidder:
     """A workload with all that it may take."""
 
-    view: WorkloadView
-    offers: tuple[Offer, ...]
-    refused: tuple[Option, ...]
-    """What it may not take, and why."""
-    time_usd_h: float
-    """What its time is worth."""
-    running: Configuration | None
-    """What it runs on and could go on with."""
-    waited_s: float
-    """How long it has waited in all."""
+    def __init__(self, bids: Bids, index: int) -> None:
+        self.bids, self.index = bids, index
+        self.view = bids.board.views[index]
+
+    @cached_property
+    def offers(self) -> tuple[Offer, ...]:
+        """What it may take."""
+        return self.bids.offers(self.index)
+
+    @cached_property
+    def refused(self) -> tuple[Option, ...]:
+        """What it may not take, and why."""
+        return self.bids.refused(self.index)
+
+    @property
+    def time_usd_h(self) -> float:
+        """What its time is worth."""
+        return float(self.bids.time_usd_h[self.index])
+
+    @property
+    def running(self) -> Configuration | None:
+        """What it runs on and could go on with."""
+        view = self.view
+        return None if view.placement is None or view.stopping else view.placement.configuration
 
     def offer(self, configuration: Configuration | None) -> Offer | None:
         """Its offer for this configuration."""
         return next((each for each in self.offers if each.configuration == configuration), None)
 
     @property
+    def rows(self) -> list[int]:
+        """Those of its rows that it may take."""
+        return [row for row in self.bids.board.rows(self.index) if self.bids.usable[row]]
+
+    @property
+    def here(self) -> int | None:
+        """The row that it runs on and could go on with."""
+        row = int(self.bids.here[self.index])
+        return None if row == NONE else row
+
+    def of(self, row: int) -> Offer:
+        """Its offer of this row."""
+        return self.bids.offer(row)
+
+    @property
     def overdue(self) -> bool:
-        """Whether it goes before all others, of whatever priority: it has waited so long, or had its turn already."""
-        return self.view.interrupted or (self.late and self.waited_s > OVERDUE_S)
+        """Whether it goes before all others, of whatever priority."""
+        return bool(self.bids.overdue[self.index])
 
     @property
     def late(self) -> bool:
         """Whether it goes before the others of its priority."""
-        return self.waited_s > overdue_s(min(offer.seconds for offer in self.offers))
+        return bool(self.bids.late[self.index])
 
     @property
-    def cheapest(self) -> Offer:
-        """The offer of least money."""
-        return min(self.offers, key=lambda each: (each.money_usd, each.configuration))
-
-
-def bidder(view: WorkloadView, supply: Supply, now_s: float, stay_s: float) -> Bidder:
-    """All offers of a workload. `stay_s` is how long a placement is likely to last."""
-    time_usd_h = value_of_time_usd_h(view.objective)
-    running = None if view.placement is None or view.stopping else view.placement.configuration
-    usable, refused = [], []
-    misses = _misses_its_deadline(view, supply, now_s)
-    time_usd_h = LATE_USD_H if misses else time_usd_h
-    for raw in view.estimates:
-        reason = supply.objection(view, raw) or _objection(view, raw, math.inf if misses else now_s, running)
-        if reason is None:
-            usable.append(raw)
-        else:
-            refused.append(Option(_left(view, raw), reason=reason))
-    if not usable:
-        usable, refused = _unpriced(view, refused)
-    offers = _offers(view, usable, time_usd_h, running, now_s, stay_s) if usable else ()
-    waited_s = max(view.waited_s, now_s - view.queued_s if view.placement is None else 0.0)
-    return Bidder(view, offers, tuple(refused), time_usd_h, running, waited_s)
+    def cheapest_usd(self) -> float:
+        """The least money of its offers."""
+        return float(self.bids.money_usd[self.bids.cheapest[self.index]])
 
 
 def overdue_s(seconds: float) -> float:
@@ -157,14 +339,6 @@ def _left(view: WorkloadView, estimate: Estimate) -> Estimate:
     return replace(estimate, seconds=seconds, high_s=high_s, money=money)
 
 
-def _misses_its_deadline(view: WorkloadView, supply: Supply, now_s: float) -> bool:
-    """Whether nothing that it may take is done in time: then it is missed by as little as can be."""
-    if view.deadline_s is None:
-        return False
-    known = [left_s(view, each) for each in view.estimates if supply.objection(view, each) is None]
-    return all(seconds is not None and now_s + seconds > view.deadline_s for seconds in known)
-
-
 def _objection(view: WorkloadView, estimate: Estimate, now_s: float, running: Configuration | None) -> Reason | None:
     """`now_s` of infinity: deadlines do not count any more."""
     if estimate.configuration == running:
@@ -175,58 +349,3 @@ def _objection(view: WorkloadView, estimate: Estimate, now_s: float, running: Co
     if seconds is not None and view.deadline_s is not None and view.deadline_s < now_s + seconds < math.inf:
         return Reason("deadline", f"would be done {now_s + seconds - view.deadline_s:.0f} s after the deadline")
     return None
-
-
-def _unpriced(view: WorkloadView, refused: Sequence[Option]) -> tuple[list[Estimate], list[Option]]:
-    """Nothing priced is possible: what has no price may run."""
-    raw = {each.configuration: each for each in view.estimates}
-    soft = [option for option in refused if option.reason is not None and option.reason.code == "unpriced"]
-    free = [replace(raw[o.estimate.configuration], money=Money(0.0), price_usd_h=0.0) for o in soft]
-    return free, [option for option in refused if option not in soft]
-
-
-def _offers(
-    view: WorkloadView,
-    usable: Sequence[Estimate],
-    time_usd_h: float,
-    running: Configuration | None,
-    now_s: float,
-    stay_s: float,
-) -> tuple[Offer, ...]:
-    known = [left_s(view, each) for each in usable]
-    fastest_s = min((seconds for seconds in known if seconds is not None), default=None)
-    if fastest_s is None:
-        fastest_s = max(UNKNOWN_S, view.held_s)
-    times = [fastest_s if seconds is None else max(LEAST_S, seconds) for seconds in known]
-    money = [_usd(each, seconds) + seconds / 3600 * time_usd_h for each, seconds in zip(usable, times, strict=True)]
-    least = min(range(len(usable)), key=lambda n: (money[n], usable[n].configuration))
-    weight = value_of_time_usd_h(view.objective) / value_of_time_usd_h("balanced")
-    weight *= _urgency(view, usable[least], times[least], now_s)
-    best = weight * 3600.0 / times[least]
-    found = []
-    for n, estimate in enumerate(usable):
-        bid = best * money[least] / money[n]
-        lost = (estimate.startup_s + view.unsaved_s) / stay_s
-        if running is not None:
-            bid *= STAYS + lost if estimate.configuration == running else max(0.0, 1.0 - lost)
-        found.append(Offer(view, estimate, estimate.configuration, known[n], times[n], money[n], bid))
-    return tuple(found)
-
-
-def _usd(estimate: Estimate, seconds: float) -> float:
-    """Dollars for what is left of the work, which takes so many seconds."""
-    money = estimate.money
-    if money is None:
-        return seconds / 3600 * (estimate.price_usd_h or 0.0)
-    if estimate.seconds is None or seconds == estimate.seconds:
-        return money.total_usd
-    return money.total_usd + money.compute_usd * (seconds / max(estimate.seconds, 1e-9) - 1.0)
-
-
-def _urgency(view: WorkloadView, estimate: Estimate, seconds: float, now_s: float) -> float:
-    """How much more a workload bids since its deadline is near. A step, of what is to spare against its whole run time:
-    neither changes while it runs, so two that are urgent do not take turns."""
-    if view.deadline_s is None:
-        return 1.0
-    spare_s = view.deadline_s - now_s - seconds
-    return URGENT if 0.0 <= spare_s < 0.5 * (estimate.seconds or seconds) + URGENT_S else 1.0

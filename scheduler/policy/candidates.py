@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 from cluster.types import Node, Snapshot
 from workloads.quantities import usd_text
@@ -97,21 +96,8 @@ def vacated(situation: Situation, kept: Mapping[str, Placement] | None = None) -
     """What would be free if none of the workloads ran, but for those that are kept: what only others hold is still
     taken."""
     kept = kept or {}
-    ours: Counter[tuple[str, str]] = Counter()
-    for workload in situation.workloads:
-        if workload.placement is not None and workload.id not in kept:
-            ours.update((node_id, name) for name, node_id in workload.placement.devices)
-    nodes = tuple(
-        replace(
-            node,
-            devices=tuple(
-                replace(each, free=min(each.total, each.free + ours[node.node_id, each.device_type]))
-                for each in node.devices
-            ),
-        )
-        for node in situation.snapshot.nodes
-    )
-    return Capacity(replace(situation.snapshot, nodes=nodes), kept.values())
+    ours = [w.placement for w in situation.workloads if w.placement is not None and w.id not in kept]
+    return Capacity(situation.snapshot, kept.values(), ours)
 
 
 def settle(

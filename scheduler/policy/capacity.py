@@ -1,47 +1,135 @@
-"""Which devices are free on which node, and where a gang would go. Shared by all policies. Pure, deterministic."""
+"""Which devices are free on which node, and where a gang would go. Shared by all policies. Pure, deterministic.
+
+A *slot* is the devices of one type on one node; what is free is an array over the slots, so that a cluster of thousands
+of nodes is looked through at once.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from cluster.types import Snapshot
 
 from ..types import Configuration, Placement
 
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+_FAR = np.iinfo(np.int64).max
+_TIMES = 1 << 32
+"""More than there are devices in a slot: two numbers are compared one after the other as one."""
+
+
+class Known(Protocol):
+    """Configurations by number."""
+
+    types: list[str]
+
+    @property
+    def use(self) -> Ints:
+        """Devices that each holds: configurations x types."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The slots of a cluster; it does not change."""
+
+    slot: dict[tuple[str, str], int]
+    """By (node, device type)."""
+    nodes: list[str]
+    """Of each slot."""
+    total: Ints
+    """Devices of each slot."""
+    of_type: dict[str, Ints]
+    """Slots of each type, by node id: the order in which equally good ones are taken."""
+    as_listed: dict[str, list[int]]
+    """Slots of each type, as the snapshot lists them."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> _Layout:
+        slot: dict[tuple[str, str], int] = {}
+        total: list[int] = []
+        listed: dict[str, list[int]] = {}
+        for node in snapshot.nodes:
+            for each in node.devices:
+                slot[node.node_id, each.device_type] = len(total)
+                listed.setdefault(each.device_type, []).append(len(total))
+                total.append(each.total)
+        nodes = [node for node, _ in slot]
+        ordered = {name: np.array(sorted(rows, key=nodes.__getitem__)) for name, rows in listed.items()}
+        return cls(slot, nodes, np.array(total, dtype=np.int64), ordered, listed)
+
 
 class Capacity:
-    """Free devices per (node, type). What Ray reports as used and what our own placements hold overlap in ways that
-    cannot be seen for a few seconds after a start, so the larger of the two is taken."""
+    """Free devices per slot. What Ray reports as used and what our own placements hold overlap in ways that cannot be
+    seen for a few seconds after a start, so the larger of the two is taken."""
 
-    def __init__(self, snapshot: Snapshot, held: Iterable[Placement] = ()) -> None:
-        ours: Counter[tuple[str, str]] = Counter()
-        for placement in held:
-            ours.update((node_id, device_type) for device_type, node_id in placement.devices)
-        self._free: dict[tuple[str, str], int] = {}
-        self._lent: Counter[tuple[str, str]] = Counter()
-        self._totals: Counter[str] = Counter()
-        self._nodes: dict[str, list[str]] = {}
-        self._whole: dict[tuple[str, str], int] = {}
-        for node in snapshot.nodes:
-            for devices in node.devices:
-                key = (node.node_id, devices.device_type)
-                used = max(devices.total - devices.free, ours[key])
-                self._free[key] = max(0, devices.total - used)
-                self._totals[devices.device_type] += self._free[key]
-                self._nodes.setdefault(devices.device_type, []).append(node.node_id)
-                self._whole[key] = devices.total
+    def __init__(
+        self, snapshot: Snapshot, held: Iterable[Placement] = (), given_back: Iterable[Placement] = ()
+    ) -> None:
+        """`held`: placements that keep their devices; `given_back`: those whose devices count as free, although they
+        are not yet."""
+        self._layout = _Layout.of(snapshot)
+        reported = [each.free for node in snapshot.nodes for each in node.devices]
+        back, ours = self._counts(given_back), self._counts(held)
+        total = self._layout.total
+        free = np.minimum(total, np.array(reported, dtype=np.int64) + back)
+        self._free: Ints = np.maximum(0, total - np.maximum(total - free, ours))
+        self._lent: Ints = np.zeros(len(total), dtype=np.int64)
+        self._totals: Counter[str] = Counter(
+            {name: int(self._free[rows].sum()) for name, rows in self._layout.of_type.items()}
+        )
+        self._placed: dict[tuple[Configuration, bool], Placement | None] = {}
+        self._enough: Flags | None = None
+        self.changes = 0
+        """How often what is free has changed."""
+
+    def _changed(self) -> None:
+        """What was found out about places is true no more."""
+        self.changes += 1
+        self._placed.clear()
+        self._enough = None
+
+    def _counts(self, placements: Iterable[Placement]) -> Ints:
+        """Devices of each slot that these hold."""
+        slot = self._layout.slot
+        held = [slot.get((node, name), -1) for each in placements for name, node in each.devices]
+        known = np.array([number for number in held if number >= 0], dtype=np.int64)
+        return np.bincount(known, minlength=len(self._layout.total)).astype(np.int64)
 
     def copy(self) -> Capacity:
         """One that changes by itself."""
         found = copy.copy(self)
-        found._free, found._lent, found._totals = dict(self._free), self._lent.copy(), self._totals.copy()
+        found._free, found._lent, found._totals = self._free.copy(), self._lent.copy(), self._totals.copy()
+        found._placed, found._enough = {}, None
         return found
 
     def free(self, device_type: str) -> int:
         """Free devices of a type on all nodes."""
         return self._totals[device_type]
+
+    @property
+    def any_free(self) -> bool:
+        """Whether any device is free."""
+        return any(count > 0 for count in self._totals.values())
+
+    def has(self, configuration: Configuration) -> bool:
+        """Whether as many are free as are wanted, on whatever nodes."""
+        return all(self._totals[name] >= count for name, count in configuration.groups)
+
+    def enough(self, known: Known) -> Flags:
+        """By number of a configuration: whether as many are free as are wanted, on whatever nodes."""
+        if self._enough is None or len(self._enough) != len(known.use):
+            free = np.array([self._totals[name] for name in known.types], dtype=np.int64)
+            self._enough = np.asarray((known.use <= free).all(axis=1))
+        return self._enough
 
     def fits(self, configuration: Configuration, *, one_node: bool = False) -> bool:
         """Whether the whole gang could start now."""
@@ -49,76 +137,134 @@ class Capacity:
 
     def holds(self, placement: Placement) -> bool:
         """Whether every device of a placement is free on the node it names."""
-        wanted = Counter((node_id, device_type) for device_type, node_id in placement.devices)
-        return all(self._free.get(key, 0) >= count for key, count in wanted.items())
+        wanted = Counter(placement.devices)
+        slot = self._layout.slot
+        return all(
+            (number := slot.get((node, name))) is not None and self._free[number] >= count
+            for (name, node), count in wanted.items()
+        )
 
     def place(self, configuration: Configuration, *, one_node: bool = False) -> Placement | None:
         """Nodes for the whole gang, or None: the tightest node that holds a group whole, else the emptiest nodes
         first (never with `one_node`). Takes nothing."""
+        if not self.has(configuration):
+            return None
+        key = configuration, one_node
+        if key not in self._placed:  # many ask for the same
+            self._placed[key] = self._place(configuration, one_node)
+        return self._placed[key]
+
+    def _place(self, configuration: Configuration, one_node: bool) -> Placement | None:
+        if one_node and len(configuration.groups) > 1:
+            return self._on_one_node(configuration)
         devices: list[tuple[str, str]] = []
         for name, count in configuration.groups:
             chosen = self._nodes_for(name, count)
-            if chosen is None:
-                return None
             devices += [(name, node_id) for node_id in chosen]
-        if one_node and len({node_id for _, node_id in devices}) > 1:
+        if one_node and len(set(devices)) > 1:
             return None
         return Placement(configuration, tuple(devices))
 
+    def _on_one_node(self, configuration: Configuration) -> Placement | None:
+        """The node with the least of the first type to spare that has all of them."""
+        (first, most), *others = configuration.groups
+        slot = self._layout.slot
+        rows = []
+        for number in self._layout.of_type.get(first, ()):
+            node = self._layout.nodes[number]
+            rest = [(slot.get((node, name)), count) for name, count in others]
+            if self._free[number] >= most and all(n is not None and self._free[n] >= count for n, count in rest):
+                rows.append((max(0, most - int(self._free[number] - self._lent[number])), self._free[number], node))
+        if not rows:
+            return None
+        node = min(rows)[2]
+        return Placement(
+            configuration, tuple((name, node) for name, count in configuration.groups for _ in range(count))
+        )
+
     def take(self, placement: Placement) -> None:
         """Mark the devices of a placement as held, as far as they are not kept for others."""
-        for device_type, node_id in placement.devices:
-            if self._free.get((node_id, device_type), 0) > 0:
-                self._free[node_id, device_type] -= 1
-                self._totals[device_type] -= 1
+        self._changed()
+        for name, node in placement.devices:
+            number = self._layout.slot.get((node, name))
+            if number is not None and self._free[number] > 0:
+                self._free[number] -= 1
+                self._totals[name] -= 1
 
     def release(self, placement: Placement) -> None:
         """Undo `take`."""
-        for device_type, node_id in placement.devices:
-            self._free[node_id, device_type] += 1
-            self._totals[device_type] += 1
+        self._changed()
+        for name, node in placement.devices:
+            self._free[self._layout.slot[node, name]] += 1
+            self._totals[name] += 1
 
     def lend(self, placement: Placement, times: int = 1) -> None:
         """Of the free devices, these run something that may be moved or stopped: they are taken after others. With
         -1, they are free like the others again."""
-        for device_type, node_id in placement.devices:
-            self._lent[node_id, device_type] += times
+        self._changed()
+        for name, node in placement.devices:
+            number = self._layout.slot.get((node, name))
+            if number is not None:
+                self._lent[number] += times
+
+    def take_all(self, placements: Iterable[Placement]) -> bool:
+        """`take` of many placements that are lent: all of them, or none where one does not hold beside the others."""
+        wanted = [(node, name) for each in placements for name, node in each.devices]
+        slots = [self._layout.slot.get(key, -1) for key in wanted]
+        if not slots:
+            return True
+        if min(slots) < 0:
+            return False
+        counts = np.bincount(slots, minlength=len(self._free))
+        if (counts > self._free).any():
+            return False
+        self._changed()
+        self._free -= counts
+        self._lent -= counts
+        self._totals.subtract(Counter(name for _, name in wanted))
+        return True
 
     def reserve(self, configuration: Configuration, *, one_node: bool = False) -> None:
         """Keep what is free of these types from those that come after, up to the counts wanted; for who needs one node,
         on the one that has the most of it free of those that are large enough."""
+        self._changed()
         only = self._best_node(configuration) if one_node else None
         for name, count in configuration.groups:
-            for node in self._nodes.get(name, ()) if only is None else [only]:
-                key = (node, name)
-                taken = min(count, self._free.get(key, 0))
-                self._free[key] -= taken
+            rows = self._layout.as_listed.get(name, []) if only is None else [self._layout.slot[only, name]]
+            for number in rows:
+                taken = min(count, int(self._free[number]))
+                self._free[number] -= taken
                 self._totals[name] -= taken
                 count -= taken  # noqa: PLW2901  (what is still to be reserved)
 
     def _best_node(self, configuration: Configuration) -> str | None:
+        slot, total = self._layout.slot, self._layout.total
         large = [
             node
-            for node in self._nodes.get(configuration.groups[0][0], ())
-            if all(self._whole.get((node, name), 0) >= count for name, count in configuration.groups)
+            for number in self._layout.as_listed.get(configuration.groups[0][0], ())
+            if all(
+                (other := slot.get((node := self._layout.nodes[number], name))) is not None and total[other] >= count
+                for name, count in configuration.groups
+            )
         ]
         free = {
-            node: sum(min(n, self._free.get((node, name), 0)) for name, n in configuration.groups) for node in large
+            node: sum(min(n, int(self._free[slot[node, name]])) for name, n in configuration.groups) for node in large
         }
         return min(large, key=lambda node: (-free[node], node), default=None)
 
-    def _nodes_of(self, device_type: str) -> list[tuple[str, int]]:
-        return [(node, self._free[node, device_type]) for node in self._nodes.get(device_type, ())]
-
-    def _nodes_for(self, device_type: str, count: int) -> list[str] | None:
-        if self._totals[device_type] < count:
-            return None
-        nodes = [(free, node) for node, free in self._nodes_of(device_type) if free > 0]
-        idle = {node: free - self._lent[node, device_type] for free, node in nodes}
-        whole = [(max(0, count - idle[node]), free, node) for free, node in nodes if free >= count]
-        if whole:
-            return [min(whole)[2]] * count
+    def _nodes_for(self, device_type: str, count: int) -> list[str]:
+        """A node for each device; as many as wanted are free."""
+        slots = self._layout.of_type[device_type]
+        free = self._free[slots]
+        idle = free - self._lent[slots]
+        whole = free >= count
+        if whole.any():
+            tight = np.where(whole, np.maximum(0, count - idle) * _TIMES + free, _FAR)
+            return [self._layout.nodes[slots[tight.argmin()]]] * count
         chosen: list[str] = []
-        for free, node in sorted(nodes, key=lambda item: (-idle[item[1]], -item[0], item[1])):
-            chosen += [node] * min(free, count - len(chosen))
+        for place in np.lexsort((-free, -idle)):
+            if free[place] > 0:
+                chosen += [self._layout.nodes[slots[place]]] * min(int(free[place]), count - len(chosen))
+            if len(chosen) == count:
+                break
         return chosen

@@ -13,31 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..types import Configuration, Explanation, Option, Placement, Plan, Situation, WorkloadView
+import numpy as np
+
+from ..types import Placement, Plan, Situation, WorkloadView
 from . import market_words as words
-from .auction import Outcome, auction, density, extra_usd_h
-from .bidding import Bidder, Offer, bidder, left_s
-from .candidates import BUSY, Supply, hopeless, resting, vacated
-from .capacity import Capacity
-from .prices import held_usd_h
+from .auction import Lots, Outcome, auction, weigh_the_end
+from .bidding import SETTLING_S, Bidder, Bids
+from .board import NONE, Board, Flags, Floats, Ints, Tables
+from .candidates import Supply, hopeless, resting, vacated
+from .explaining import Said
 from .renting import with_nodes
 from .stays import Stays, numbers
-from .timeline import Floor, Timeline
+from .timeline import Floor
+from .turns import DETAILED, Far, Turns
 
 AUCTIONS = 3
 """So often at most is an auction held again without what was declined, ..."""
+
 REPEATED_TO = 300
 """... if no more than so many take part."""
-SETTLING_S = 30.0
-"""What has started is left alone for its start-up and this long."""
-BACKFILLS = 3.0
-"""What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
-PATIENCE = 3.0
-"""For something better that is near, one waits so many times as long as was first said, ..."""
-PATIENCE_S = 600.0
-"""... and so long."""
-DETAILED = 128
-"""For so many that wait it is worked out when they start."""
+FORESEES = 10
+"""Of more than so many, who could wait is told how long those before it will take."""
 
 
 class Market:
@@ -45,75 +41,74 @@ class Market:
 
     name = "market"
 
+    def __init__(self) -> None:
+        self._tables = Tables()
+        self._far: dict[str, Far] = {}
+
     def plan(self, situation: Situation) -> Plan:
-        """Devices for everybody who can use them best now; a reason for everybody."""
-        cycle = _Cycle(situation)
+        """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
+        tables that it has read; the same situation gives the same plan."""
+        cycle = _Cycle(situation, self._tables, self._far)
         cycle.overdue()
         for priority in cycle.priorities():
             cycle.level(priority)
+        self._far = cycle.far
         return cycle.plan()
 
 
-class _Cycle:
-    """One plan in the making."""
+class _Cycle(Turns):
+    """One plan in the making: who takes part, and who gets what."""
 
-    def __init__(self, situation: Situation) -> None:
-        self.situation, self.now_s = situation, situation.now_s
+    def __init__(self, situation: Situation, tables: Tables, far: Mapping[str, Far]) -> None:
+        super().__init__(situation, far)
         self.stays = Stays.of(situation)
-        self.placements: dict[str, Placement] = {}
-        self.explanations: dict[str, Explanation] = {}
-        self.timeline = Timeline()
-        self.waiting = 0
-        self.queued: dict[str, list[tuple[int, int]]] = {}
-        self.congestion_usd_h = dict.fromkeys(situation.snapshot.device_types, 0.0)
         self.prices: dict[str, dict[str, float]] = {}
-        self.predicted_usd = 0.0
-        self.patience = numbers(situation.memory.get("patience"))
-        self.bidders: list[Bidder] = []
-        self._sort_out(Supply(situation.snapshot))
-        self.floor = Floor(self._capacity(), self._capacity())
-        self.lent = {each.view.id: each.view.placement for each in self.bidders if each.view.placement is not None}
+        views = sorted(situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id))
+        supply = Supply(situation.snapshot)
+        self.quiet_s = max(0.0, self.now_s - max((view.submitted_s for view in views), default=self.now_s))
+        self.bids = Bids(Board.of(views, tables, self.now_s), supply, self.now_s, self.stays.seconds)
+        self._sort_out()
+        self.floor = Floor(vacated(situation, self.placements))
+        self.lent = {each.view.id: each.view.placement for each in self.bidders.values() if each.view.placement}
         for placement in self.lent.values():
             self._lend(placement, 1)
 
     # Who takes part
 
-    def _sort_out(self, supply: Supply) -> None:
+    def _sort_out(self) -> None:
         """What runs and is left alone keeps its place; who may not run yet, or never, gets the reason."""
-        stay_s = self.stays.seconds
-        for view in sorted(self.situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id)):
-            kept = _kept(view)
-            if kept is not None:
-                self.placements[view.id] = kept
-                self.explanations[view.id] = words.keeps(view)
-                self.timeline.gives_back(kept.configuration, _free_again_s(view))
+        bids, board = self.bids, self.bids.board
+        listed = board.first_row(board.place == board.held[board.owner])
+        kept, settles_s = _kept(board, listed)
+        for index, view in enumerate(board.views):
+            if kept[index]:
+                assert view.placement is not None
+                self._keeps(view)
+                free_s = _free_again_s(bids, index, int(listed[index]), float(settles_s[index]))
+                self.timeline.gives_back(view.placement.configuration, free_s)
                 continue
             rests = resting(view, self.now_s)
-            found = None if rests is not None else bidder(view, supply, self.now_s, stay_s)
-            if found is not None and found.offers:
-                self.bidders.append(found)
+            if rests is None and bids.cheapest[index] != NONE:
+                self.bidders[index] = Bidder(bids, index)
             elif view.placement is not None and not view.stopping:
-                self.placements[view.id] = view.placement
-                self.explanations[view.id] = words.keeps(view)
+                self._keeps(view)
             else:
-                self.explanations[view.id] = rests or hopeless([] if found is None else found.refused)
+                self.explanations[view.id] = rests or hopeless(bids.refused(index))
 
-    def _capacity(self) -> Capacity:
-        return vacated(self.situation, self.placements)
-
-    def _lend(self, placement: Placement, times: int) -> None:
-        self.floor.actual.lend(placement, times)
-        self.floor.open.lend(placement, times)
+    def _keeps(self, view: WorkloadView) -> None:
+        assert view.placement is not None
+        self.placements[view.id] = view.placement
+        self.explanations[view.id] = words.keeps(view)
 
     def priorities(self) -> list[int]:
         """Of those that are not overdue, the highest first."""
-        return sorted({each.view.priority for each in self.bidders if not each.overdue}, reverse=True)
+        return sorted({each.view.priority for each in self.bidders.values() if not each.overdue}, reverse=True)
 
     # Giving out
 
     def overdue(self) -> None:
         """Who has waited far too long goes first, whatever its size and priority."""
-        self._serve([each for each in self.bidders if each.overdue])
+        self._serve([each for each in self.bidders.values() if each.overdue])
 
     def _serve(self, late: Sequence[Bidder]) -> None:
         """What runs of these is not stopped; the others take the best that is free, in the order they came. Then those
@@ -128,37 +123,37 @@ class _Cycle:
             if there is None:
                 continue
             self.floor.release(there)
-            best = max(
-                each.offers,
-                key=lambda offer: (offer.bid * self._fits(each, offer), offer.configuration == each.running),
-            )
-            if best.configuration == each.running or not self._take(each, best.configuration):
+            bid = self.bids.bid
+            best = max(each.rows, key=lambda row: (bid[row] * self._fits(each, row), row == each.here))
+            if best == each.here or not self._take(each, best):
                 self._stay(each)
 
     def _hold(self, each: Bidder) -> bool:
         """Take what it runs on, for now; False where it does not run, or somebody has it."""
         there = each.view.placement
-        if there is None or each.offer(each.running) is None or not self.floor.open.holds(there):
+        if there is None or each.here is None or not self.floor.open.holds(there):
             return False
         self.floor.take(there)
         return True
 
-    def _fits(self, each: Bidder, offer: Offer) -> bool:
-        return self.floor.open.place(offer.configuration, one_node=each.view.one_node) is not None
+    def _fits(self, each: Bidder, row: int) -> bool:
+        return self.floor.open.fits(self.bids.board.configuration(row), one_node=each.view.one_node)
 
     def level(self, priority: int) -> None:
         """All of one priority. Whose bid wins something that it would rather wait than take, does not bid for that: the
         auction is held again without, some times at most, and the outcome of least predicted money counts."""
-        same = [each for each in self.bidders if not each.overdue and each.view.priority == priority]
+        same = [each for each in self.bidders.values() if not each.overdue and each.view.priority == priority]
         self._serve([each for each in same if each.late])
         level = [each for each in same if not each.late]
         if not level:
             return
-        declined: set[tuple[str, Configuration]] = set()
+        lots = self._lots(level)
+        weigh_the_end(self.bids, lots, self.quiet_s)
+        declined: set[int] = set()
         best: dict[str, Any] | None = None
         for _ in range(AUCTIONS if len(level) <= REPEATED_TO else 1):
             before, known = self._saved(), len(declined)
-            self._give_out(level, priority, declined)
+            self._give_out(level, lots, priority, declined)
             if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
                 best = self.__dict__
             if len(declined) == known:
@@ -167,92 +162,123 @@ class _Cycle:
         if best is not None:
             self.__dict__ = best
 
-    def _saved(self) -> dict[str, Any]:
-        """All that giving out devices changes, as it is now."""
-        kept = dict(self.__dict__)
-        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor"):
-            kept[name] = kept[name].copy()
-        kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
-        kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
-        return kept
+    def _lots(self, level: Sequence[Bidder]) -> Lots:
+        """The rows of these, and what is there for them."""
+        board = self.bids.board
+        level_ids = np.array([each.index for each in level], dtype=np.int64)
+        mine = np.zeros(len(board.views), dtype=bool)
+        mine[level_ids] = True
+        places = np.unique(board.place[mine[board.owner] & self.bids.usable])
+        types = np.flatnonzero(board.configurations.use[places].any(axis=0))
+        names = [board.configurations.types[number] for number in types]
+        return Lots.of(self.bids, level_ids, {name: self.floor.open.free(name) for name in names})
 
-    def _give_out(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> None:
+    def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: set[int]) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
-        found = self._auction(level, priority, declined)
-        won = found.won
-        order = sorted(level, key=lambda each: -density(each, won.get(each.view.id)))
-        for each in order:
-            if each.running is not None and won.get(each.view.id) == each.running:
-                self._stay(each)
+        found = self._auction(lots, priority, declined)
+        order = np.argsort(-found.density(), kind="stable").tolist()
+        self.backlog = found.backlog() if len(level) > FORESEES else None
+        won = found.won.tolist()
+        here = self.bids.board.here
+        self._stay_all([level[n] for n in order if won[n] != NONE and here[won[n]]])
+        possible = self._possible(lots)
         later = []
-        for each in order:
+        for n in order:
+            each, row = level[n], won[n]
             if each.view.id in self.placements:
                 continue
-            chosen = won.get(each.view.id)
-            if chosen is not None:
-                if not self._take(each, chosen):
+            if row != NONE:
+                if not self._take(each, row):
                     later.append(each)
                 elif each.view.id not in self.placements:
-                    declined.add((each.view.id, chosen))
-            elif not any(self._is_there(offer.configuration) for offer in each.offers):
+                    declined.add(row)
+            elif not possible[n]:
                 self._wait(each, keep=True)
-            elif not self._declines_again(each, declined):
+            elif not declined or not self._declines_again(each, declined):
                 later.append(each)
-        for each in later:
-            if each.view.id not in self.placements and each.view.id not in self.explanations and not self._fill(each):
+        self._give_what_is_left(level, later, found)
+
+    def _possible(self, lots: Lots) -> list[bool]:
+        """By place in the level: whether there are enough devices for any of its configurations, whoever has them."""
+        fits = np.asarray((lots.use <= lots.supply).all(axis=1))
+        return [count > 0 for count in np.bincount(lots.member[fits[lots.column]], minlength=len(lots.level)).tolist()]
+
+    def _give_what_is_left(self, level: Sequence[Bidder], later: Sequence[Bidder], found: Outcome) -> None:
+        won = bool((found.won != NONE).any())
+        left = [each for each in later if each.view.id not in self.explanations]
+        self.backlog = self.backlog if len(level) > DETAILED else None
+        for number, each in enumerate(left):
+            if self.waiting >= DETAILED:
+                self._give_the_rest(left[number:])
+                return
+            if not self._fill(each):
                 self._wait(each, keep=not each.view.resumes or not won, found=found)
 
-    def _declines_again(self, each: Bidder, declined: set[tuple[str, Configuration]]) -> bool:
+    def _give_the_rest(self, left: Sequence[Bidder]) -> None:
+        """As before, for those that are far behind: only who may have something to gain is looked at by itself."""
+        for each, may in zip(left, self._may_start(left).tolist(), strict=True):
+            runs = each.view.id in self.lent
+            if not ((may or runs) and self._fill(each)):
+                self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+
+    def _declines_again(self, each: Bidder, declined: set[int]) -> bool:
         """Whether it still waits rather than take what it could have won."""
-        offers = [offer for offer in each.offers if (each.view.id, offer.configuration) in declined]
-        if not offers:
+        rows = [row for row in self.bids.board.rows(each.index) if row in declined]
+        if not rows or not self._better_to_wait(each, min(rows, key=lambda row: self.bids.money_usd[row])):
             return False
-        options = self._options(each)
-        if not self._better_to_wait(each, min(offers, key=lambda offer: offer.money_usd), options):
-            return False
-        self._wait(each, keep=True, options=options)
+        self._wait(each, keep=True)
         return True
 
-    def _is_there(self, configuration: Configuration) -> bool:
-        return all(self.there[name] >= count for name, count in configuration.groups)
-
-    def _auction(self, level: Sequence[Bidder], priority: int, declined: set[tuple[str, Configuration]]) -> Outcome:
+    def _auction(self, lots: Lots, priority: int, declined: set[int]) -> Outcome:
         """What each wins of what is there, beginning with the prices of the last plan."""
-        types = sorted({name for each in level for offer in each.offers for name, _ in offer.configuration.groups})
-        self.there = {name: self.floor.open.free(name) for name in types}
         noted = self.situation.memory.get("prices")
         before = numbers(noted.get(str(priority)) if isinstance(noted, Mapping) else None)
-        found = auction(level, self.there, declined, before or None)
+        found = auction(self.bids, lots, declined, before or None)
         self.prices[str(priority)] = {name: value for name, value in found.price.items() if value > 0}
         for name, value in found.price.items():
             self.congestion_usd_h[name] = max(self.congestion_usd_h[name], round(value * found.usd_per_bid, 4))
         return found
 
+    def _stay_all(self, those: Sequence[Bidder]) -> None:
+        """They keep their devices, if nobody has them: all at once where that is so for all."""
+        placements = [each.view.placement for each in those if each.view.placement is not None]
+        lent = all(each.view.id in self.lent for each in those)
+        if not lent or not self.floor.open.take_all(placements):
+            for each in those:
+                self._stay(each)
+            return
+        self.floor.actual.take_all(placements)
+        bids = self.bids
+        rows = bids.here[[each.index for each in those]]
+        for each, row in zip(those, rows.tolist(), strict=True):
+            placement = each.view.placement
+            assert placement is not None
+            del self.lent[each.view.id]
+            self.timeline.gives_back(placement.configuration, bids.left_of(row))
+            self.placements[each.view.id] = placement
+            self.explanations[each.view.id] = words.keeps(each.view)
+        self.predicted_usd += float(bids.money_usd[rows].sum())
+
     def _stay(self, each: Bidder) -> None:
         """It keeps its devices, if nobody has them."""
-        there = each.view.placement
-        offer = each.offer(each.running)
-        if offer is None or there is None:
+        there, row = each.view.placement, each.here
+        if row is None or there is None:
             return
-        lends = self.floor.lends(offer.configuration, self._ends_s(each, offer), stoppable=each.view.resumes)
+        lends = self.floor.lends(there.configuration, self._ends_s(each, row), stoppable=each.view.resumes)
         if self.floor.open.holds(there) or (lends and self.floor.actual.holds(there)):
-            self._place(each, offer, there, words.keeps(each.view))
+            self._place(each, row, there)
 
-    def _take(self, each: Bidder, chosen: Configuration) -> bool:
+    def _take(self, each: Bidder, row: int) -> bool:
         """What it won, unless waiting for something better is less money. False where no nodes have it."""
-        offer = each.offer(chosen)
-        assert offer is not None
         self._give_up(each)
-        placement = self.floor.open.place(chosen, one_node=each.view.one_node)
+        placement = self.floor.open.place(self.bids.board.configuration(row), one_node=each.view.one_node)
         if placement is None:
             return False
-        options = self._options(each)
-        if self._better_to_wait(each, offer, options):
-            self._wait(each, keep=True, options=options)
+        if self._better_to_wait(each, row):
+            self._wait(each, keep=True)
             return True
-        why = words.taken(offer, options) if each.running is None else words.moves(each, offer)
-        self._place(each, offer, placement, why)
+        self._place(each, row, placement)
         return True
 
     def _fill(self, each: Bidder) -> bool:
@@ -261,127 +287,55 @@ class _Cycle:
         if each.view.id in self.placements:
             return True
         self._give_up(each)
-        free = self.floor.actual
-        if not any(all(free.free(n) >= k for n, k in offer.configuration.groups) for offer in each.offers):
-            return False
-        found = []
-        for offer in each.offers:
-            placement = self._nodes(each, offer)
+        for row in self._free_rows(each):
+            placement = self._nodes(each, row)
             if placement is not None:
-                found.append((offer.money_usd, offer.configuration, offer, placement))
-        if not found:
-            return False
-        _, _, offer, placement = min(found, key=lambda row: row[:2])
-        options = self._options(each)
-        if self._better_to_wait(each, offer, options):
-            return False
-        why = words.taken(offer, options) if each.running is None else words.moves(each, offer)
-        self._place(each, offer, placement, why)
-        return True
+                if self._better_to_wait(each, row):
+                    return False
+                self._place(each, row, placement)
+                return True
+        return False
 
-    def _nodes(self, each: Bidder, offer: Offer) -> Placement | None:
-        """Where this could start now, behind what is kept for others."""
-        view, ends_s = each.view, self._ends_s(each, offer)
-        return self.floor.place(offer.configuration, one_node=view.one_node, ends_s=ends_s, stoppable=view.resumes)
+    def _free_rows(self, each: Bidder) -> list[int]:
+        """Its rows for which as many devices are free as are wanted, on whatever nodes, the least money first."""
+        if not self.floor.actual.any_free:
+            return []
+        board, rows = self.bids.board, self.bids.board.rows(each.index)
+        part = slice(rows.start, rows.stop)
+        fits = self.bids.usable[part] & self.floor.actual.enough(board.configurations)[board.place[part]]
+        found = (rows.start + np.flatnonzero(fits)).tolist()
+        return sorted(found, key=lambda row: (self.bids.money_usd[row], board.configuration(row)))
 
-    @staticmethod
-    def _ends_s(each: Bidder, offer: Offer) -> float | None:
-        """When it gives back what it borrows: at its end, or as soon as it has done something there."""
-        if each.view.resumes:
-            return BACKFILLS * (offer.listed.startup_s + SETTLING_S)
-        return offer.estimate.high_s or offer.estimate.seconds
-
-    def _give_up(self, each: Bidder) -> None:
-        """Where it runs is as free to it as anything else."""
-        placement = self.lent.pop(each.view.id, None)
-        if placement is not None:
-            self._lend(placement, -1)
-
-    def _place(self, each: Bidder, offer: Offer, placement: Placement, why: Explanation) -> None:
+    def _place(self, each: Bidder, row: int, placement: Placement) -> None:
+        why = self._why(each, row, placement)
         self._give_up(each)
         self.floor.take(placement)
-        self.timeline.gives_back(placement.configuration, offer.left_s)
+        self.timeline.gives_back(placement.configuration, self.bids.left_of(row))
         self.placements[each.view.id] = placement
         self.explanations[each.view.id] = why
-        self.predicted_usd += offer.money_usd
+        self.predicted_usd += float(self.bids.money_usd[row])
 
-    # Waiting
-
-    def _options(self, each: Bidder) -> list[Option]:
-        """Every configuration with its money, waiting included, or the reason why it is out of the question."""
-        found = {option.estimate.configuration: option for option in each.refused}
-        for offer in each.offers:
-            here = self._nodes(each, offer) is not None
-            wait_s = 0.0 if here else self._free_in_s(each, offer)
-            hours = 1.0 if offer.left_s is None else offer.seconds / 3600
-            congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
-            if wait_s is None:
-                option = Option(offer.estimate, None, congestion, None, words.UNTIL_WHEN)
-            elif wait_s > 0:  # what waits does not pay for the congestion of now: the time it waits is its price
-                option = Option(offer.estimate, offer.money_usd + wait_s / 3600 * each.time_usd_h, 0.0, wait_s)
-            else:
-                option = Option(offer.estimate, offer.money_usd + congestion, congestion, 0.0)
-            found[offer.configuration] = option
-        return [found[estimate.configuration] for estimate in each.view.estimates]
-
-    def _free_in_s(self, each: Bidder, offer: Offer) -> float | None:
-        return self.timeline.free_in_s(offer.configuration, self.floor.open, each.view.one_node)
-
-    def _better_to_wait(self, each: Bidder, now: Offer, options: Sequence[Option]) -> bool:
-        """Whether to wait for something that is busy, since it is less money in all than this, which is free. Not for
-        ever: what was near and does not come is not believed any more."""
-        wait_s = _wait_that_pays(each, now, options)
-        if wait_s is None:
-            return False
-        until_s = self.patience.setdefault(each.view.id, self.now_s + PATIENCE * wait_s + PATIENCE_S)
-        return self.now_s <= until_s
-
-    def _wait(
-        self,
-        each: Bidder,
-        keep: bool,
-        options: list[Option] | None = None,
-        found: Outcome | None = None,
-    ) -> None:
-        """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
-        ahead = self.waiting
-        if ahead >= DETAILED:
-            rows = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
-            self.explanations[each.view.id] = words.far_behind(rows, ahead)
-            return
-        options = options or self._options(each)
-        self.predicted_usd += each.cheapest.money_usd
-        known = [o for o in options if o.reason is None and o.total_usd is not None and o.wait_s]
-        best = min(known, key=words.cheapest, default=None)
-        wanted = best.estimate.configuration if best is not None else None
-        if wanted is None and keep and (each.overdue or each.late):
-            busy = [o.estimate.configuration for o in options if o.reason is words.UNTIL_WHEN]
-            wanted = min(busy, key=lambda c: (c.devices, c), default=None)
-        if wanted is not None:
-            if best is not None and best.wait_s and best.total_usd is not None:
-                self.predicted_usd += best.total_usd - each.cheapest.money_usd
-                self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
-            if keep:
-                self.floor.keep(wanted, None if best is None else best.wait_s, one_node=each.view.one_node)
-        names = [] if wanted is None else [name for name, _ in wanted.groups]
-        before = list({n: priority for name in names for n, priority in self.queued.get(name, ())}.values())
-        extra = None if found is None else extra_usd_h(each, found)
-        self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
-        if wanted is not None:
-            self.waiting += 1
-            for name in names:
-                self.queued.setdefault(name, []).append((self.waiting, each.view.priority))
+    def _why(self, each: Bidder, row: int, placement: Placement) -> Said:
+        """Among many it is put into words when somebody asks: then what is said of the other configurations is how
+        things stand when all is given out."""
+        if each.running is not None and placement == each.view.placement:
+            return words.keeps(each.view)
+        if each.running is not None:
+            return lambda: words.moves(each, each.of(row))
+        if len(self.bidders) > DETAILED:
+            return lambda: words.taken(each.of(row), self._options(each, row))
+        return words.taken(each.of(row), self._options(each))
 
     def plan(self) -> Plan:
         """What was decided."""
         moved = sum(
             each.running is not None and self.placements.get(each.view.id) != each.view.placement
-            for each in self.bidders
+            for each in self.bidders.values()
         )
-        running = sum(each.running is not None for each in self.bidders)
+        running = sum(each.running is not None for each in self.bidders.values())
         patience = {
             each.view.id: self.patience[each.view.id]
-            for each in self.bidders
+            for each in self.bidders.values()
             if each.view.id in self.patience and each.view.id not in self.placements
         }
         memory = {
@@ -391,51 +345,24 @@ class _Cycle:
         }
         congestion = dict(sorted(self.congestion_usd_h.items()))
         plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
-        return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders})
+        return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders.values()})
 
 
-def _kept(view: WorkloadView) -> Placement | None:
-    """The place of what runs and is left alone: it would begin again, or it has hardly begun."""
-    if view.placement is None or (view.stopping and view.resumes):
-        return None
-    listed = any(each.configuration == view.placement.configuration for each in view.estimates)
-    if not view.resumes or not listed or _settles_s(view) > 0:
-        return view.placement
-    return None
+def _kept(board: Board, listed: Ints) -> tuple[Flags, Floats]:
+    """Which workloads are left alone where they run: they would begin again, or have hardly begun; and the seconds
+    until what has started may be moved. `listed`: the row of what each holds, or `NONE`."""
+    runs = np.array([view.placement is not None for view in board.views], dtype=bool)
+    if not runs.any():
+        return runs, np.zeros(len(runs))
+    startup_s = np.where(listed == NONE, 0.0, board.startup_s[np.maximum(listed, 0)] if len(board.startup_s) else 0.0)
+    settles_s = startup_s + SETTLING_S - board.held_s
+    alone = ~board.resumes | (listed == NONE) | (settles_s > 0)
+    return runs & alone & ~(board.stopping & board.resumes), settles_s
 
 
-def _settles_s(view: WorkloadView) -> float:
-    """Seconds until what has started may be moved."""
-    assert view.placement is not None
-    here = next((e for e in view.estimates if e.configuration == view.placement.configuration), None)
-    return (0.0 if here is None else here.startup_s) + SETTLING_S - view.held_s
-
-
-def _free_again_s(view: WorkloadView) -> float | None:
+def _free_again_s(bids: Bids, index: int, row: int, settles_s: float) -> float | None:
     """When what is left alone ends, or may be moved."""
-    assert view.placement is not None
-    here = next((e for e in view.estimates if e.configuration == view.placement.configuration), None)
-    ends_s = None if here is None else left_s(view, here)
-    if not view.resumes:
+    ends_s = None if row == NONE else bids.left_of(row)
+    if not bids.board.resumes[index]:
         return ends_s
-    return max(1.0, _settles_s(view)) if ends_s is None else min(ends_s, max(1.0, _settles_s(view)))
-
-
-def _wait_that_pays(each: Bidder, now: Offer, options: Sequence[Option]) -> float | None:
-    """How long the wait is for something that is busy and less money in all than this, which is free; for what can be
-    moved then, less than to start here and move. None: there is nothing like that."""
-    money = {offer.configuration: offer.money_usd for offer in each.offers}
-    for option in options:
-        if not option.wait_s or option.total_usd is None or option.reason is not None:
-            continue
-        least = now.money_usd
-        worked_s = option.wait_s - now.listed.startup_s
-        if each.view.resumes and BACKFILLS * (now.listed.startup_s + SETTLING_S) < option.wait_s < now.seconds:
-            later = option.estimate
-            an_hour = each.time_usd_h + (later.price_usd_h or 0.0)
-            meanwhile = option.wait_s / 3600 * (each.time_usd_h + (now.listed.price_usd_h or 0.0))
-            rest = (1.0 - worked_s / now.seconds) * money[later.configuration]
-            least = min(least, meanwhile + rest + later.startup_s / 3600 * an_hour)
-        if option.total_usd < least - 1e-9:
-            return option.wait_s
-    return None
+    return max(1.0, settles_s) if ends_s is None else min(ends_s, max(1.0, settles_s))

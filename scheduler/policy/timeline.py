@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 
 from ..types import Configuration, Placement
@@ -17,27 +16,48 @@ class Timeline:
 
     def __init__(self) -> None:
         self._changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._sorted = True
+        self._found: dict[tuple[Configuration, bool], float | None] = {}
+        self._found_at: tuple[int, int] = (0, 0)
+        self._promises = 0
 
     def copy(self) -> Timeline:
         """One that changes by itself."""
         found = Timeline()
         found._changes.update({name: list(rows) for name, rows in self._changes.items()})
+        found._sorted, found._promises = self._sorted, self._promises
         return found
 
     def gives_back(self, configuration: Configuration, in_s: float | None) -> None:
         """What holds these devices ends then; where nobody knows when (None), it never does."""
         if in_s is not None:
+            self._promises += 1
+            self._sorted = False
             for name, count in configuration.groups:
-                bisect.insort(self._changes[name], (in_s, count))
+                self._changes[name].append((in_s, count))
 
     def promise(self, configuration: Configuration, in_s: float, seconds: float | None, free: Capacity) -> None:
         """From then on, for so many seconds, somebody who waits has these: beside what is free for it now."""
         for name, count in configuration.groups:
-            bisect.insort(self._changes[name], (in_s, min(count, free.free(name)) - count))
+            self._changes[name].append((in_s, min(count, free.free(name)) - count))
+        self._promises += 1
+        self._sorted = False
         self.gives_back(configuration, None if seconds is None else in_s + seconds)
 
     def free_in_s(self, configuration: Configuration, free: Capacity, one_node: bool) -> float | None:
         """Seconds until enough devices of every type are free; None where nobody can say."""
+        if self._found_at != (self._promises, free.changes):
+            self._found, self._found_at = {}, (self._promises, free.changes)
+        key = configuration, one_node
+        if key not in self._found:  # many ask for the same
+            self._found[key] = self._free_in_s(configuration, free, one_node)
+        return self._found[key]
+
+    def _free_in_s(self, configuration: Configuration, free: Capacity, one_node: bool) -> float | None:
+        if not self._sorted:
+            for rows in self._changes.values():
+                rows.sort()
+            self._sorted = True
         wait_s = 1.0
         for name, count in configuration.groups:
             # What is free on several nodes is not enough for one node: at least one device more must come free.
@@ -54,14 +74,15 @@ class Timeline:
 class Floor:
     """The devices there are to give out: what is free, and what of it is kept for somebody who waits."""
 
-    def __init__(self, actual: Capacity, open_: Capacity) -> None:
-        """Two capacities of the same snapshot: what is free, and what of that is kept for nobody."""
-        self.actual, self.open = actual, open_
+    def __init__(self, actual: Capacity) -> None:
+        """What is free. `open` is what of that is kept for nobody: all of it, so far."""
+        self.actual, self.open = actual, actual.copy()
         self._kept_until_s: dict[str, float | None] = {}
 
     def copy(self) -> Floor:
         """One that changes by itself."""
-        found = Floor(self.actual.copy(), self.open.copy())
+        found = Floor(self.actual.copy())
+        found.open = self.open.copy()
         found._kept_until_s = dict(self._kept_until_s)
         return found
 
@@ -81,15 +102,6 @@ class Floor:
         for name, _ in configuration.groups:
             before = self._kept_until_s.get(name, until_s)
             self._kept_until_s[name] = None if before is None or until_s is None else min(before, until_s)
-
-    def place(
-        self, configuration: Configuration, *, one_node: bool, ends_s: float | None, stoppable: bool
-    ) -> Placement | None:
-        """Nodes for a gang, on what is kept for others only by the rules of `lends`."""
-        found = self.open.place(configuration, one_node=one_node)
-        if found is not None or not self.lends(configuration, ends_s, stoppable=stoppable):
-            return found
-        return self.actual.place(configuration, one_node=one_node)
 
     def lends(self, configuration: Configuration, ends_s: float | None, *, stoppable: bool) -> bool:
         """What is kept for somebody is only taken by who gives it back before that one begins: after `ends_s` seconds

@@ -1,0 +1,220 @@
+"""Where a workload could start, and when, if it does not start now: the part of `market` that looks ahead. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..types import Explanation, Option, Placement, Situation
+from . import market_words as words
+from .auction import Backlog, Outcome, extra_usd_h
+from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
+from .board import NONE, Flags
+from .candidates import BUSY
+from .explaining import Explanations, Said
+from .prices import held_usd_h
+from .stays import numbers
+from .timeline import Floor, Timeline
+
+PATIENCE = 3.0
+"""For something better that is near, one waits so many times as long as was first said, ..."""
+PATIENCE_S = 600.0
+"""... and so long."""
+DETAILED = 128
+"""For so many that wait it is worked out when they start."""
+
+
+class Far(NamedTuple):
+    """What was said to somebody who is far behind, and of what."""
+
+    estimates: object
+    codes: bytes
+    said: Explanation
+
+
+class Turns:
+    """What is given out and what is promised, and how long it takes until somebody gets what is wanted."""
+
+    bids: Bids
+    floor: Floor
+
+    def __init__(self, situation: Situation, far: Mapping[str, Far]) -> None:
+        self.situation, self.now_s = situation, situation.now_s
+        self.placements: dict[str, Placement] = {}
+        self.explanations = Explanations()
+        self.timeline = Timeline()
+        self.waiting = 0
+        self.queued: dict[str, list[tuple[int, int]]] = {}
+        self.congestion_usd_h = dict.fromkeys(situation.snapshot.device_types, 0.0)
+        self.predicted_usd = 0.0
+        self.patience = numbers(situation.memory.get("patience"))
+        self.lent: dict[str, Placement] = {}
+        self.backlog: Backlog | None = None
+        """Where so many wait that promises do not tell how long it takes: how long."""
+        self.bidders: dict[int, Bidder] = {}
+        self.known_far, self.far = far, dict[str, Far]()
+
+    def _saved(self) -> dict[str, Any]:
+        """All that giving out devices changes, as it is now."""
+        kept = dict(self.__dict__)
+        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "far"):
+            kept[name] = kept[name].copy()
+        kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
+        kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
+        return kept
+
+    # Where
+
+    def _lend(self, placement: Placement, times: int) -> None:
+        self.floor.actual.lend(placement, times)
+        self.floor.open.lend(placement, times)
+
+    def _give_up(self, each: Bidder) -> None:
+        """Where it runs is as free to it as anything else."""
+        placement = self.lent.pop(each.view.id, None)
+        if placement is not None:
+            self._lend(placement, -1)
+
+    def _nodes(self, each: Bidder, row: int) -> Placement | None:
+        """Where this could start now, behind what is kept for others."""
+        view, wanted = each.view, self.bids.board.configuration(row)
+        found = self.floor.open.place(wanted, one_node=view.one_node)
+        if found is not None or not self.floor.actual.has(wanted):
+            return found
+        if not self.floor.lends(wanted, self._ends_s(each, row), stoppable=view.resumes):
+            return None
+        return self.floor.actual.place(wanted, one_node=view.one_node)
+
+    def _ends_s(self, each: Bidder, row: int) -> float | None:
+        """When it gives back what it borrows: at its end, or as soon as it has done something there."""
+        if each.view.resumes:
+            return BACKFILLS * (float(self.bids.board.startup_s[row]) + SETTLING_S)
+        return self.bids.likely_s(row)
+
+    # When
+
+    def _wait_s(self, each: Bidder, row: int) -> float | None:
+        """Seconds until it could start there; None where nobody can say."""
+        wanted = self.bids.board.configuration(row)
+        if self.floor.actual.has(wanted) and self._nodes(each, row) is not None:
+            return 0.0
+        return self.timeline.free_in_s(wanted, self.floor.open, each.view.one_node)
+
+    def _options(self, each: Bidder, taken: int | None = None) -> list[Option]:
+        """Every configuration with its money, waiting included, or the reason why it is out of the question. `taken`:
+        what it has already."""
+        found = {option.estimate.configuration: option for option in each.refused}
+        for offer in each.offers:
+            wait_s = 0.0 if offer.row == taken else self._wait_s(each, offer.row)
+            hours = 1.0 if offer.left_s is None else offer.seconds / 3600
+            congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
+            if wait_s is None:
+                option = Option(offer.estimate, None, congestion, None, words.UNTIL_WHEN)
+            elif wait_s > 0:  # what waits does not pay for the congestion of now: the time it waits is its price
+                option = Option(offer.estimate, offer.money_usd + wait_s / 3600 * each.time_usd_h, 0.0, wait_s)
+            else:
+                option = Option(offer.estimate, offer.money_usd + congestion, congestion, 0.0)
+            found[offer.configuration] = option
+        return [found[estimate.configuration] for estimate in each.view.estimates]
+
+    def _better_to_wait(self, each: Bidder, row: int) -> bool:
+        """Whether to wait for something that is busy, since it is less money in all than this, which is free. Not for
+        ever: what was near and does not come is not believed any more."""
+        wait_s = self._wait_that_pays(each, row)
+        if wait_s is None:
+            return False
+        until_s = self.patience.setdefault(each.view.id, self.now_s + PATIENCE * wait_s + PATIENCE_S)
+        return self.now_s <= until_s
+
+    def _wait_that_pays(self, each: Bidder, row: int) -> float | None:
+        """How long the wait is for something that is busy and less money in all than this, which is free; for what can
+        be moved then, less than to start here and move. None: there is nothing like that."""
+        for other in self.bids.cheaper(each.index, row):
+            wait_s = self._wait_s(each, other)
+            if wait_s:
+                if self.backlog is not None:
+                    wait_s += self.backlog.seconds(each.index, self.bids.board.configuration(other))
+                total_usd = float(self.bids.money_usd[other]) + wait_s / 3600 * each.time_usd_h
+                least = self.bids.least_usd(np.array([row]), np.array([other]), np.array([wait_s]))
+                if total_usd < float(least[0]) - 1e-9:
+                    return wait_s
+        return None
+
+    def _may_start(self, those: Sequence[Bidder]) -> Flags:
+        """Of many, whether each may have something to gain from what is free: it is enough for one of its rows, and
+        waiting for another is not less money. Judged for all at once, as if the nodes did not matter."""
+        bids, board = self.bids, self.bids.board
+        mine = np.zeros(len(board.views), dtype=bool)
+        mine[[each.index for each in those]] = True
+        rows = np.flatnonzero(mine[board.owner] & bids.usable)
+        owner, place = board.owner[rows], board.place[rows]
+        enough = self.floor.actual.enough(board.configurations)[place]
+        money = bids.money_usd[rows]
+        now = np.full(len(board.views), NONE, dtype=np.int64)
+        order = np.argsort(-money, kind="stable")
+        order = order[enough[order]]
+        now[owner[order]] = rows[order]  # the least money comes last, and stays
+        waits = np.full((2, len(board.configurations.known)), np.nan)
+        for number in np.unique(place).tolist():
+            wanted = board.configurations.known[number]
+            for one_node in (False, True):
+                free_s = self.timeline.free_in_s(wanted, self.floor.open, one_node)
+                waits[int(one_node), number] = np.nan if free_s is None else free_s
+        wait_s = np.where(enough, np.nan, waits[board.one_node[owner].astype(int), place])
+        if self.backlog is not None:
+            known = board.configurations
+            wait_s = wait_s + self.backlog.matrix(owner, known.use[place], known.types)
+        here = np.maximum(now[owner], 0)
+        total = money + wait_s / 3600 * bids.time_usd_h[owner]
+        pays = (now[owner] != NONE) & (total < bids.least_usd(here, rows, wait_s) - 1e-9)
+        waiting = np.bincount(owner[pays], minlength=len(board.views)) > 0
+        return np.asarray((now != NONE) & ~waiting)[[each.index for each in those]]
+
+    # Waiting
+
+    def _wait(self, each: Bidder, keep: bool, found: Outcome | None = None) -> None:
+        """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
+        if self.waiting >= DETAILED:
+            self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+            return
+        options = self._options(each)
+        self.predicted_usd += each.cheapest_usd
+        known = [o for o in options if o.reason is None and o.total_usd is not None and o.wait_s]
+        best = min(known, key=words.cheapest, default=None)
+        wanted = best.estimate.configuration if best is not None else None
+        if wanted is None and keep and (each.overdue or each.late):
+            busy = [o.estimate.configuration for o in options if o.reason is words.UNTIL_WHEN]
+            wanted = min(busy, key=lambda c: (c.devices, c), default=None)
+        if wanted is not None:
+            if best is not None and best.wait_s and best.total_usd is not None:
+                self.predicted_usd += best.total_usd - each.cheapest_usd
+                self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
+            if keep:
+                self.floor.keep(wanted, None if best is None else best.wait_s, one_node=each.view.one_node)
+        names = [] if wanted is None else [name for name, _ in wanted.groups]
+        before = list({n: priority for name in names for n, priority in self.queued.get(name, ())}.values())
+        extra = None if found is None else extra_usd_h(each, found)
+        self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
+        if wanted is not None:
+            self.waiting += 1
+            for name in names:
+                self.queued.setdefault(name, []).append((self.waiting, each.view.priority))
+
+    def _far_behind(self, each: Bidder, ahead: int) -> Said:
+        """The very same words as in the last plan, where nothing about it has changed."""
+        rows = self.bids.board.rows(each.index)
+        codes = self.bids.code[rows.start : rows.stop].tobytes()
+        known = self.known_far.get(each.view.id)
+        if known is not None and known.estimates is each.view.estimates and known.codes == codes:
+            self.far[each.view.id] = known
+            return known.said
+
+        def say() -> Explanation:
+            listed = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
+            said = words.far_behind(listed, ahead)
+            self.far[each.view.id] = Far(each.view.estimates, codes, said)
+            return said
+
+        return say
