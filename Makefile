@@ -8,7 +8,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 # Each process takes about a gigabyte. The tests with Ray have the machine to themselves: side by side they only slow each
 # other down.
 UNIT_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m 'not ray' --numprocesses=logical --maxprocesses=4 --dist=worksteal
-RAY_TESTS := $(PYTEST) -m ray
+RAY_TESTS := $(PYTEST) -m ray --durations=15
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy docs clean

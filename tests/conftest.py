@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,10 +54,12 @@ def traced_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local_cluster(
     definition: ClusterDefinition, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalCluster]:
-    """A real cluster of three nodes, with emulated devices also where there are GPUs. Leaves nothing behind."""
-    folder = tmp_path_factory.mktemp("cluster")
-    cluster = LocalCluster.start(definition, folder, catalog=catalog, gpus=())
+    """A real cluster of three nodes, with emulated devices also where there are GPUs; in a home folder, so that the
+    service of that home takes it for its own. Leaves nothing behind."""
+    home = tmp_path_factory.mktemp("home")
+    cluster = LocalCluster.start(definition, home / "cluster", catalog=catalog, gpus=())
     yield cluster
     cluster.stop()
     assert not members(cluster.cluster_id)
-    assert not Path(cluster.temp_dir).exists()
+    assert not cluster.temp_dir.exists()
+    shutil.rmtree(home)

@@ -16,11 +16,6 @@ from scheduler.client import Client, NoService, Refused
 from workloads.errors import SpecError
 from workloads.refusals import not_a_file
 
-from . import calibrate as calibrate_command
-from . import demo as demo_command
-from . import lifecycle
-from . import profile as profile_command
-from . import simulate as simulate_command
 from .common import (
     BAD_INPUT,
     FAILED,
@@ -36,11 +31,12 @@ from .common import (
     print_json,
     screen,
 )
-from .offline import offline_plan
+from .verbs import ELSEWHERE, Verbs, elsewhere
 from .waiting import wait_for
 
 app = typer.Typer(
     name="raywise",
+    cls=Verbs,
     help="Runs machine-learning workloads on a mixed Ray cluster where they cost least, and says why.",
     no_args_is_help=True,
     add_completion=False,
@@ -48,12 +44,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 120},
 )
-app.command("up")(lifecycle.up)
-app.command("down")(lifecycle.down)
-app.command("demo")(demo_command.demo)
-app.command("calibrate")(calibrate_command.calibrate)
-app.command("profile")(profile_command.profile)
-app.command("simulate")(simulate_command.simulate_command)
+for verb in ELSEWHERE:
+    app.command(verb)(elsewhere)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file with a workload or a pipeline.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A workload's or a pipeline's id.")]
@@ -93,6 +85,8 @@ def _plan(
                 return answer | {"cluster": "the running cluster"}, terminal.emulated_types(client.devices())
         except NoService:
             pass
+    from .offline import offline_plan  # imports what decides: a second for each command that only asks the service
+
     return offline_plan(file, overrides, cluster, home_of(home), catalog)
 
 

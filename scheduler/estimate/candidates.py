@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,6 +13,7 @@ from cluster.types import CPU, Snapshot
 from workloads.quantities import CountRange
 from workloads.spec import Resources
 
+from ..collecting import without_collector
 from ..types import Configuration, Estimate, Reason
 from .calibration import Calibration
 from .cost_model import DEFAULT_NETWORK_BYTES_S, Facts, configuration_price_usd_h, estimate_all
@@ -46,25 +45,12 @@ def estimate_tables(
             choice = known[key] = _Choice.of(resources, snapshot)
         tables.append(list(choice.table))
         wanted.append((work, choice.possible))
-    with _without_collector():
+    with without_collector():
         found = estimate_all(wanted, facts_of(snapshot), calibration)
         return [
             tuple(next(rest) if each is None else each for each in table)
             for table, rest in zip(tables, map(iter, found), strict=True)
         ]
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Hundreds of thousands of small objects are made, none of them in a cycle: looking for cycles among them would
-    take a third of the time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _SWAP_ROUNDS = 40
 _SWAP_JOBS = 1000
 """With more jobs than this a pair matters too little to be searched for."""
 _LEAST_GAIN = 1e-12
+_LOOKED_AT = 256
 _LEAST_KEPT = 0.2
 
 
@@ -164,10 +165,17 @@ def rank_weights(seconds: Floats, power: float) -> Floats:
     return np.asarray((place / len(seconds)) ** power)
 
 
-def solve(cost: Floats, waiting: Floats, use: Ints, supply: Ints, prices: Floats | None = None) -> Solution:
+def solve(
+    cost: Floats,
+    waiting: Floats,
+    use: Ints,
+    supply: Ints,
+    prices: Floats | None = None,
+    incumbent: Ints | None = None,
+) -> Solution:
     """The assignment of least cost. `cost` is jobs x configurations (inf: impossible), `waiting` the cost of no
     configuration per job, `use` configurations x types, `supply` per type. `prices` of an earlier, similar problem make
-    it faster.
+    it faster. The answer is no worse than what the `incumbent` choices (`WAIT`: none) come to.
 
     A job whose waiting is inf waits only where its smallest configuration does not fit beside the other such jobs,
     earlier rows first."""
@@ -177,8 +185,12 @@ def solve(cost: Floats, waiting: Floats, use: Ints, supply: Ints, prices: Floats
     problem = _Problem(cost, waiting, use, supply)
     climbed = _climb(problem, prices)
     answers = []
-    for at in (climbed.best, climbed.last):
-        choice = problem.cheapest(at)[0]
+    starts = [(at, problem.cheapest(at)[0]) for at in (climbed.best, climbed.last)]
+    if incumbent is not None and (incumbent != WAIT).any():
+        held = np.where(incumbent == WAIT, cost.shape[1], incumbent)
+        possible = np.isfinite(problem.cost[problem.rows, held])
+        starts.append((climbed.best, np.where(possible, held, cost.shape[1])))
+    for at, choice in starts:
         _repair(problem, choice, at)
         _fill(problem, choice)
         answers.append((problem.value(choice), choice))
@@ -325,12 +337,17 @@ def _fill(problem: _Problem, choice: Ints) -> None:
         gain = np.where(each > 0, problem.cost[problem.rows, choice][:, None] - problem.cost, 0.0) * each
         to = gain.argmax(axis=1)
         top = gain[problem.rows, to]
-        for job in np.flatnonzero(top > _LEAST_GAIN)[np.argsort(-top[top > _LEAST_GAIN], kind="stable")]:
-            delta = use[to[job]] - use[choice[job]]
-            if ((delta <= 0) | (delta <= free)).all():
-                free -= delta
-                choice[job] = to[job]
-                moved = True
+        gainers = np.flatnonzero(top > _LEAST_GAIN)
+        gainers = gainers[np.argsort(-top[gainers], kind="stable")]
+        for begin in range(0, len(gainers), _LOOKED_AT):
+            some = gainers[begin : begin + _LOOKED_AT]
+            more = use[to[some]] - use[choice[some]]
+            may = np.flatnonzero(((more <= 0) | (more <= free)).all(axis=1))  # what is free only shrinks
+            for job, delta in zip(some[may], more[may], strict=True):
+                if ((delta <= 0) | (delta <= free)).all():
+                    free -= delta
+                    choice[job] = to[job]
+                    moved = True
 
 
 def _swap(problem: _Problem, choice: Ints, prices: Floats, bound: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +11,9 @@ import numpy as np
 from ..types import Configuration
 from .allocation import WAIT, solve
 from .bidding import Bidder, Bids
-from .board import NONE, Floats, Ints
-from .horizon import weights_s
+from .board import NONE, Configurations, Flags, Floats, Ints
+from .horizon import CELLS, weights_s
+from .timeline import Remains
 
 LAST = 1.0
 """What it is worth to be done with everything sooner: as much as all that is bid for the devices, ..."""
@@ -21,7 +22,7 @@ LAST_QUIET = 60.0
 
 FEW, CROWD = 4, 32
 """Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
-FORESEEN = 8
+FORESEEN = 5
 """Turns in which those that wait find out about each other."""
 
 
@@ -50,7 +51,9 @@ class Lots:
         place = np.full(len(board.views), NONE, dtype=np.int64)
         place[level] = np.arange(len(level))
         rows = np.flatnonzero((place[board.owner] != NONE) & bids.usable)
-        numbers, column = np.unique(board.place[rows], return_inverse=True)
+        present = np.bincount(board.place[rows], minlength=len(board.configurations.known)) > 0
+        numbers = np.flatnonzero(present)
+        column = (np.cumsum(present) - 1)[board.place[rows]]
         types = sorted(there)
         known = [board.configurations.type_number(name) for name in types]
         use = board.configurations.use[numbers][:, known] if known else np.zeros((len(numbers), 0), dtype=np.int64)
@@ -106,6 +109,13 @@ class Outcome:
         best[lots.member[won]] = per_device[won]
         return best
 
+    def remains(self) -> Remains:
+        """What nobody won."""
+        lots, column = self.lots, np.zeros(len(self.bids.bid), dtype=np.int64)
+        column[lots.rows] = lots.column
+        left = lots.supply - lots.use[column[self.won[self.won != NONE]]].sum(axis=0)
+        return Remains(dict(zip(lots.types, left.tolist(), strict=True)))
+
     def backlog(self) -> Backlog:
         """What those that won nothing will take, by what they bid: each what is the least money behind those before it.
         As they do not know of each other, that is found by turns, and the mean of what they would take counts."""
@@ -113,21 +123,19 @@ class Outcome:
         density = self.density()
         lost = np.flatnonzero(self.won == NONE)
         lost = lost[np.argsort(-density[lost], kind="stable")]
-        place = np.full(len(lots.level), NONE, dtype=np.int64)
-        place[lost] = np.arange(len(lost))
-        theirs = place[lots.member] != NONE
-        rows, column, turn = lots.rows[theirs], lots.column[theirs], place[lots.member[theirs]]
-        uses, share = lots.use[column] > 0, lots.use[column] / np.maximum(lots.supply, 1)
-        possible = np.asarray((lots.use <= lots.supply).all(axis=1))[column]
-        money = np.where(possible, bids.money_usd[rows], np.inf)
-        an_hour = bids.time_usd_h[lots.level[lots.member[theirs]]]
+        possible = np.asarray((lots.use <= lots.supply).all(axis=1))
+        money = np.where(possible, lots.matrix(bids.money_usd[lots.rows], np.inf)[lost], np.inf)
+        seconds = lots.matrix(bids.seconds[lots.rows], 0.0)[lost]
+        share = lots.use / np.maximum(lots.supply, 1)
+        an_hour, turn = bids.time_usd_h[lots.level[lost]], np.arange(len(lost))
         work, ahead_s = np.zeros((len(lost), len(lots.types))), np.zeros((len(lost) + 1, len(lots.types)))
         for number in range(1, FORESEEN + 1):
-            total = money + np.where(uses, ahead_s[turn], 0.0).max(axis=1, initial=0.0) / 3600 * an_hour
-            order = np.lexsort((-total, turn))
-            taken = np.zeros(len(lost), dtype=np.int64)
-            taken[turn[order]] = order  # of each the least comes last, and stays
-            work += (bids.seconds[rows[taken]][:, None] * share[taken] - work) / number
+            wait_s = np.zeros(money.shape)
+            for column in range(len(lots.types)):
+                held = np.flatnonzero(lots.use[:, column])
+                wait_s[:, held] = np.maximum(wait_s[:, held], ahead_s[:-1, column, None])
+            best = (money + wait_s * (an_hour[:, None] / 3600)).argmin(axis=1)
+            work += (seconds[turn, best][:, None] * share[best] - work) / number
             ahead_s[1:] = np.cumsum(work, axis=0)
         of_view = np.zeros(len(bids.board.views))
         of_view[lots.level] = density
@@ -146,31 +154,39 @@ class Backlog:
     density: Floats
     """By workload: what it bids for a device."""
 
+    @cached_property
+    def turn(self) -> Ints:
+        """By workload: how many of these are before it."""
+        return np.searchsorted(self.bids_less, -self.density)
+
     def seconds(self, index: int, configuration: Configuration) -> float:
         """Until it is somebody's turn who wants this."""
-        number = int(np.searchsorted(self.bids_less, -self.density[index]))
-        return max(float(self.ahead_s[number, self.types.index(name)]) for name, _ in configuration.groups)
+        ahead_s = self.ahead_s[self.turn[index]]
+        return max(float(ahead_s[self.types.index(name)]) for name, _ in configuration.groups)
 
-    def matrix(self, owner: Ints, use: Ints, types: list[str]) -> Floats:
-        """As `seconds`, of many: rows of these workloads, which hold so many devices of each of `types`."""
-        number = np.searchsorted(self.bids_less, -self.density[owner])
-        found = np.zeros(len(owner))
+    def table(self, configurations: Configurations) -> Floats:
+        """As `seconds`, of all: workloads x configurations by number."""
+        found = np.zeros((len(self.turn), len(configurations.known)))
         for column, name in enumerate(self.types):
-            ahead_s = self.ahead_s[number, column]
-            found = np.where(use[:, types.index(name)] > 0, np.maximum(found, ahead_s), found)
+            number = configurations.type_number(name)
+            held = np.flatnonzero(configurations.use[:, number])
+            found[:, held] = np.maximum(found[:, held], self.ahead_s[self.turn, column, None])
         return found
 
 
 def auction(
-    bids: Bids, lots: Lots, declined: Collection[int] = (), prices: Mapping[str, float] | None = None
+    bids: Bids, lots: Lots, declined: Flags | None = None, prices: Mapping[str, float] | None = None
 ) -> Outcome:
-    """`declined`: rows that nobody bids for. `prices`: of an earlier auction."""
+    """`declined`: rows that are not bid for. `prices`: of an earlier auction."""
     cost = lots.matrix(-bids.bid[lots.rows], np.inf)
-    if declined:
-        away = np.isin(lots.rows, sorted(declined))
+    if declined is not None:
+        away = declined[lots.rows]
         cost[lots.member[away], lots.column[away]] = np.inf
     start = None if prices is None else np.array([float(prices.get(name, 0.0)) for name in lots.types])
-    found = solve(cost, np.zeros(len(lots.level)), lots.use, lots.supply, start)
+    incumbent = np.full(len(lots.level), WAIT, dtype=np.int64)
+    runs = bids.board.here[lots.rows] & np.isfinite(cost[lots.member, lots.column])
+    incumbent[lots.member[runs]] = lots.column[runs]
+    found = solve(cost, np.zeros(len(lots.level)), lots.use, lots.supply, start, incumbent)
     row_of = np.full(cost.shape, NONE, dtype=np.int64)
     row_of[lots.member, lots.column] = lots.rows
     taken = found.choice != WAIT
@@ -184,9 +200,10 @@ def weigh_the_end(bids: Bids, lots: Lots, quiet_s: float) -> None:
     """Raise the bids of those that would decide when everything is done (`horizon`), as far as time matters to them.
     `quiet_s`: for how long nothing new has come. What comes later fills the devices that stand idle at the end; once
     nothing comes any more, the end is near."""
-    seconds = lots.matrix(bids.seconds[lots.rows], np.inf)
-    mu_s = weights_s(seconds, lots.use, lots.supply)
-    if len(lots.level) < 2 or not mu_s.any():
+    if len(lots.level) <= FEW or len(lots.level) * len(lots.use) > CELLS:
+        return
+    mu_s = weights_s(lots.matrix(bids.seconds[lots.rows], np.inf), lots.use, lots.supply)
+    if not mu_s.any():
         return
     quiet = min(1.0, quiet_s / max(float(mu_s.sum()), 1.0))
     crowd = min(1.0, max(0, len(lots.level) - FEW) / (CROWD - FEW))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Configuration, Estimate, WorkloadView
+from ..types import Configuration, Estimate, Money, WorkloadView
 from .candidates import Supply
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +24,7 @@ Flags = npt.NDArray[np.bool_]
 NONE = -1
 """Instead of a number, where there is none."""
 _CONFIGURATIONS_KEPT = 20_000
+_UNKNOWN = Money(math.nan)
 
 OK, INFEASIBLE, COUNT, BUDGET, UNPRICED, DEADLINE = range(6)
 """Why a row may not be taken, or that it may."""
@@ -107,23 +108,30 @@ class Tables:
         """The tables of these workloads. Those of others are forgotten."""
         if self.configurations.full:
             self.configurations, self._known = Configurations(), {}
-        found = []
-        for view in views:
-            table = self._known.get(id(view.estimates))
-            found.append(self._read(view.estimates) if table is None else table)
+        known = self._known
+        self._read([v.estimates for v in views if id(v.estimates) not in known])
+        found = [known[id(view.estimates)] for view in views]
         self._known = {id(table.estimates): table for table in found}
         return found
 
-    def _read(self, estimates: Sequence[Estimate]) -> Table:
+    def _read(self, new: Sequence[Sequence[Estimate]]) -> None:
         number = self.configurations.number
-        rows = []
-        for each in estimates:
-            money = each.money
-            usd, compute = (None, None) if money is None else (money.total_usd, money.compute_usd)
-            infeasible = each.infeasible is not None
-            rows.append((each.seconds, each.startup_s, each.high_s, usd, compute, each.price_usd_h, infeasible))
-        place = np.array([number(each.configuration) for each in estimates], dtype=np.int64)
-        return Table(estimates, place, np.array(rows, dtype=float).reshape(len(rows), 7))
+        flat = [each for estimates in new for each in estimates]
+        money = [each.money or _UNKNOWN for each in flat]
+        place = np.array([number(each.configuration) for each in flat], dtype=np.int64)
+        values = np.empty((len(flat), 7))
+        values[:, 0] = np.array([each.seconds for each in flat], dtype=float)
+        values[:, 1] = [each.startup_s for each in flat]
+        values[:, 2] = np.array([each.high_s for each in flat], dtype=float)
+        values[:, 4] = [each.compute_usd for each in money]
+        values[:, 3] = values[:, 4] + [each.storage_usd + each.communication_usd for each in money]
+        values[:, 5] = np.array([each.price_usd_h for each in flat], dtype=float)
+        values[:, 6] = [each.infeasible is not None for each in flat]
+        begin = 0
+        for estimates in new:
+            end = begin + len(estimates)
+            self._known[id(estimates)] = Table(estimates, place[begin:end], values[begin:end])
+            begin = end
 
 
 @dataclass(frozen=True)

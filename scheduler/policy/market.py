@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..collecting import without_collector
 from ..types import Placement, Plan, Situation, WorkloadView
 from . import market_words as words
 from .auction import Lots, Outcome, auction, weigh_the_end
@@ -32,6 +33,10 @@ AUCTIONS = 3
 
 REPEATED_TO = 300
 """... if no more than so many take part."""
+LAPS = 4
+"""So often at most it is found out for all that are far behind who gains from what is free."""
+DECLINED = 0.01
+"""It is not held again among many for less than this share of them."""
 FORESEES = 10
 """Of more than so many, who could wait is told how long those before it will take."""
 
@@ -48,12 +53,13 @@ class Market:
     def plan(self, situation: Situation) -> Plan:
         """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
         tables that it has read; the same situation gives the same plan."""
-        cycle = _Cycle(situation, self._tables, self._far)
-        cycle.overdue()
-        for priority in cycle.priorities():
-            cycle.level(priority)
-        self._far = cycle.far
-        return cycle.plan()
+        with without_collector():
+            cycle = _Cycle(situation, self._tables, self._far)
+            cycle.overdue()
+            for priority in cycle.priorities():
+                cycle.level(priority)
+            self._far = cycle.far
+            return cycle.plan()
 
 
 class _Cycle(Turns):
@@ -149,14 +155,17 @@ class _Cycle(Turns):
             return
         lots = self._lots(level)
         weigh_the_end(self.bids, lots, self.quiet_s)
-        declined: set[int] = set()
+        declined = np.zeros(len(self.bids.usable), dtype=bool)
+        if len(level) > REPEATED_TO:
+            self._give_out_to_many(level, lots, priority, declined)
+            return
         best: dict[str, Any] | None = None
-        for _ in range(AUCTIONS if len(level) <= REPEATED_TO else 1):
-            before, known = self._saved(), len(declined)
+        for _ in range(AUCTIONS):
+            before, known = self._saved(), int(declined.sum())
             self._give_out(level, lots, priority, declined)
             if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
                 best = self.__dict__
-            if len(declined) == known:
+            if int(declined.sum()) == known:
                 break
             self.__dict__ = before
         if best is not None:
@@ -173,16 +182,14 @@ class _Cycle(Turns):
         names = [board.configurations.types[number] for number in types]
         return Lots.of(self.bids, level_ids, {name: self.floor.open.free(name) for name in names})
 
-    def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: set[int]) -> None:
+    def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
         found = self._auction(lots, priority, declined)
         order = np.argsort(-found.density(), kind="stable").tolist()
         self.backlog = found.backlog() if len(level) > FORESEES else None
-        won = found.won.tolist()
-        here = self.bids.board.here
-        self._stay_all([level[n] for n in order if won[n] != NONE and here[won[n]]])
-        possible = self._possible(lots)
+        won, possible = found.won.tolist(), self._possible(lots)
+        self._stay_all([level[n] for n in order if won[n] != NONE and self._is_here(won[n])])
         later = []
         for n in order:
             each, row = level[n], won[n]
@@ -192,12 +199,49 @@ class _Cycle(Turns):
                 if not self._take(each, row):
                     later.append(each)
                 elif each.view.id not in self.placements:
-                    declined.add(row)
+                    declined[row] = True
             elif not possible[n]:
                 self._wait(each, keep=True)
-            elif not declined or not self._declines_again(each, declined):
+            elif not self._declines_again(each, declined):
                 later.append(each)
         self._give_what_is_left(level, later, found)
+
+    def _is_here(self, row: int) -> bool:
+        """Whether it runs on just this."""
+        return int(self.bids.here[self.bids.board.owner[row]]) == row
+
+    def _give_out_to_many(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
+        """As before, for many. Who would rather wait is found out for all at once, by what all others won; they bid no
+        more for that, and for nothing dearer, and the auction is held again."""
+        for turn in range(AUCTIONS):
+            found = self._auction(lots, priority, declined)
+            self.backlog = found.backlog()
+            outlook = self.timeline.copy()
+            now = np.full(len(self.bids.board.views), NONE, dtype=np.int64)
+            won = found.won[found.won != NONE]
+            now[self.bids.board.owner[won]] = won
+            for row in won.tolist():
+                outlook.gives_back(self.bids.board.configuration(row), self.bids.left_of(row))
+            waits = self._waiting_pays(now, lots.rows, outlook, found.remains())
+            if turn == AUCTIONS - 1 or waits.sum() <= DECLINED * len(level):
+                break
+            owner = self.bids.board.owner
+            least = np.where(waits, self.bids.money_usd[np.maximum(now, 0)], np.inf)
+            declined |= (self.bids.money_usd >= least[owner]) & (np.arange(len(owner)) != self.bids.here[owner])
+        order = np.argsort(-found.density(), kind="stable").tolist()
+        rows, possible = found.won.tolist(), self._possible(lots)
+        self._stay_all([level[n] for n in order if rows[n] != NONE and self._is_here(rows[n])])
+        for n in order:
+            each, row = level[n], rows[n]
+            if row != NONE and each.view.id not in self.placements and not waits[each.index]:
+                self._give_up(each)
+                wanted = self.bids.board.configuration(row)
+                placement = self.floor.open.place(wanted, one_node=each.view.one_node)
+                if placement is not None:
+                    self._place(each, row, placement)
+            elif row == NONE and not possible[n]:
+                self._wait(each, keep=True)
+        self._give_what_is_left(level, [level[n] for n in order if level[n].view.id not in self.placements], found)
 
     def _possible(self, lots: Lots) -> list[bool]:
         """By place in the level: whether there are enough devices for any of its configurations, whoever has them."""
@@ -209,30 +253,52 @@ class _Cycle(Turns):
         left = [each for each in later if each.view.id not in self.explanations]
         self.backlog = self.backlog if len(level) > DETAILED else None
         for number, each in enumerate(left):
-            if self.waiting >= DETAILED:
+            if self.waiting >= self.detailed:
                 self._give_the_rest(left[number:])
                 return
             if not self._fill(each):
                 self._wait(each, keep=not each.view.resumes or not won, found=found)
 
     def _give_the_rest(self, left: Sequence[Bidder]) -> None:
-        """As before, for those that are far behind: only who may have something to gain is looked at by itself."""
-        for each, may in zip(left, self._may_start(left).tolist(), strict=True):
-            runs = each.view.id in self.lent
-            if not ((may or runs) and self._fill(each)):
-                self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+        """As before, for those that are far behind: what each would start in is found out for all at once, and again
+        after that was given out, as long as it goes on."""
+        for each in left:
+            if each.view.id in self.lent:
+                self._stay(each)
+        rest = [each for each in left if each.view.id not in self.placements]
+        for _ in range(LAPS):
+            if not rest or not self.floor.actual.any_free:
+                break
+            given = [
+                self._start(each, row) for each, row in zip(rest, self._may_start(rest), strict=True) if row != NONE
+            ]
+            if not any(given):
+                break
+            rest = [each for each in rest if each.view.id not in self.placements]
+        for each in rest:
+            self.explanations[each.view.id] = self._far_behind(each, self.waiting)
 
-    def _declines_again(self, each: Bidder, declined: set[int]) -> bool:
+    def _start(self, each: Bidder, row: int) -> bool:
+        """Give it this, if it is free still."""
+        if not self.floor.actual.has(self.bids.board.configuration(row)):
+            return False
+        self._give_up(each)
+        placement = self._nodes(each, row)
+        if placement is not None:
+            self._place(each, row, placement)
+        return placement is not None
+
+    def _declines_again(self, each: Bidder, declined: Flags) -> bool:
         """Whether it still waits rather than take what it could have won."""
-        rows = [row for row in self.bids.board.rows(each.index) if row in declined]
+        rows = [row for row in self.bids.board.rows(each.index) if declined[row]]
         if not rows or not self._better_to_wait(each, min(rows, key=lambda row: self.bids.money_usd[row])):
             return False
         self._wait(each, keep=True)
         return True
 
-    def _auction(self, lots: Lots, priority: int, declined: set[int]) -> Outcome:
+    def _auction(self, lots: Lots, priority: int, declined: Flags) -> Outcome:
         """What each wins of what is there, beginning with the prices of the last plan."""
-        noted = self.situation.memory.get("prices")
+        noted = self.prices if str(priority) in self.prices else self.situation.memory.get("prices")
         before = numbers(noted.get(str(priority)) if isinstance(noted, Mapping) else None)
         found = auction(self.bids, lots, declined, before or None)
         self.prices[str(priority)] = {name: value for name, value in found.price.items() if value > 0}
@@ -310,9 +376,13 @@ class _Cycle(Turns):
         why = self._why(each, row, placement)
         self._give_up(each)
         self.floor.take(placement)
+        self._note(each, row, placement, why)
+
+    def _note(self, each: Bidder, row: int, placement: Placement, why: Said | None = None) -> None:
+        """It has these now."""
         self.timeline.gives_back(placement.configuration, self.bids.left_of(row))
         self.placements[each.view.id] = placement
-        self.explanations[each.view.id] = why
+        self.explanations[each.view.id] = why or self._why(each, row, placement)
         self.predicted_usd += float(self.bids.money_usd[row])
 
     def _why(self, each: Bidder, row: int, placement: Placement) -> Said:

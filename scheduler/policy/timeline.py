@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 
 from ..types import Configuration, Placement
-from .capacity import Capacity
+from .board import Floats
+from .capacity import Capacity, Known
 
 SOON_S = 1800.0
 """What ends within this may use what is kept for somebody whose turn nobody can foretell."""
+
+
+class Free(Protocol):
+    """How many devices are free."""
+
+    changes: int
+    """Another number whenever that changes."""
+
+    def free(self, device_type: str) -> int:
+        """Of a type."""
+        ...
+
+
+@dataclass
+class Remains:
+    """What is free when all have what they won."""
+
+    counts: Mapping[str, int]
+    changes: int = -1
+
+    def free(self, device_type: str) -> int:
+        """Of a type."""
+        return self.counts.get(device_type, 0)
 
 
 class Timeline:
@@ -16,59 +45,63 @@ class Timeline:
 
     def __init__(self) -> None:
         self._changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        self._sorted = True
+        self._curves: dict[str, tuple[Floats, Floats]] = {}
         self._found: dict[tuple[Configuration, bool], float | None] = {}
         self._found_at: tuple[int, int] = (0, 0)
-        self._promises = 0
+        self._noted = 0
 
     def copy(self) -> Timeline:
         """One that changes by itself."""
         found = Timeline()
         found._changes.update({name: list(rows) for name, rows in self._changes.items()})
-        found._sorted, found._promises = self._sorted, self._promises
+        found._curves, found._noted = dict(self._curves), self._noted
         return found
+
+    def _note(self, name: str, in_s: float, count: int) -> None:
+        self._changes[name].append((in_s, count))
+        self._curves.pop(name, None)
+        self._noted += 1
 
     def gives_back(self, configuration: Configuration, in_s: float | None) -> None:
         """What holds these devices ends then; where nobody knows when (None), it never does."""
         if in_s is not None:
-            self._promises += 1
-            self._sorted = False
             for name, count in configuration.groups:
-                self._changes[name].append((in_s, count))
+                self._note(name, in_s, count)
 
     def promise(self, configuration: Configuration, in_s: float, seconds: float | None, free: Capacity) -> None:
         """From then on, for so many seconds, somebody who waits has these: beside what is free for it now."""
         for name, count in configuration.groups:
-            self._changes[name].append((in_s, min(count, free.free(name)) - count))
-        self._promises += 1
-        self._sorted = False
+            self._note(name, in_s, min(count, free.free(name)) - count)
         self.gives_back(configuration, None if seconds is None else in_s + seconds)
 
-    def free_in_s(self, configuration: Configuration, free: Capacity, one_node: bool) -> float | None:
+    def free_in_s(self, configuration: Configuration, free: Free, one_node: bool) -> float | None:
         """Seconds until enough devices of every type are free; None where nobody can say."""
-        if self._found_at != (self._promises, free.changes):
-            self._found, self._found_at = {}, (self._promises, free.changes)
+        if self._found_at != (self._noted, free.changes):
+            self._found, self._found_at = {}, (self._noted, free.changes)
         key = configuration, one_node
         if key not in self._found:  # many ask for the same
             self._found[key] = self._free_in_s(configuration, free, one_node)
         return self._found[key]
 
-    def _free_in_s(self, configuration: Configuration, free: Capacity, one_node: bool) -> float | None:
-        if not self._sorted:
-            for rows in self._changes.values():
-                rows.sort()
-            self._sorted = True
+    def _free_in_s(self, configuration: Configuration, free: Free, one_node: bool) -> float | None:
         wait_s = 1.0
         for name, count in configuration.groups:
             # What is free on several nodes is not enough for one node: at least one device more must come free.
             left = min(free.free(name), count - 1) if one_node else free.free(name)
-            for seconds, devices in self._changes[name]:
-                if left >= count:
-                    break
-                left, wait_s = left + devices, max(wait_s, seconds)
             if left < count:
-                return None
+                seconds, most = self._curve(name)
+                first = int(np.searchsorted(most, count - left))
+                if first == len(most):
+                    return None
+                wait_s = max(wait_s, float(seconds[first]))
         return wait_s
+
+    def _curve(self, name: str) -> tuple[Floats, Floats]:
+        """Of a type: at which seconds, how many more than now have been free at once by then."""
+        if name not in self._curves:
+            changes = np.array(sorted(self._changes[name]), dtype=float).reshape(-1, 2)
+            self._curves[name] = changes[:, 0], np.maximum.accumulate(np.cumsum(changes[:, 1]))
+        return self._curves[name]
 
 
 class Floor:
@@ -114,3 +147,13 @@ class Floor:
             if (not stoppable and ends_s > SOON_S) if until_s is None else until_s < ends_s:
                 return False
         return True
+
+    def lending(self, known: Known) -> Floats:
+        """By number of a configuration, as `lends`: seconds within which it must be given back; inf where nothing is
+        kept of it, minus inf where nobody can say."""
+        until = np.array([_until(self._kept_until_s.get(name, np.inf)) for name in known.types])
+        return np.asarray(np.where(known.use > 0, until, np.inf).min(axis=1, initial=np.inf))
+
+
+def _until(kept_s: float | None) -> float:
+    return -np.inf if kept_s is None else kept_s

@@ -11,19 +11,21 @@ from ..types import Explanation, Option, Placement, Situation
 from . import market_words as words
 from .auction import Backlog, Outcome, extra_usd_h
 from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
-from .board import NONE, Flags
+from .board import NONE, Flags, Ints
 from .candidates import BUSY
 from .explaining import Explanations, Said
 from .prices import held_usd_h
 from .stays import numbers
-from .timeline import Floor, Timeline
+from .timeline import SOON_S, Floor, Free, Timeline
 
 PATIENCE = 3.0
 """For something better that is near, one waits so many times as long as was first said, ..."""
 PATIENCE_S = 600.0
 """... and so long."""
 DETAILED = 128
-"""For so many that wait it is worked out when they start."""
+"""For so many that wait it is worked out when they start; ..."""
+CROWD, DETAILED_IN_CROWD = 1000, 32
+"""... where there are more than so many, for fewer."""
 
 
 class Far(NamedTuple):
@@ -64,6 +66,11 @@ class Turns:
         kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
         kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
         return kept
+
+    @property
+    def detailed(self) -> int:
+        """For so many that wait it is worked out when they start."""
+        return DETAILED if len(self.bidders) <= CROWD else DETAILED_IN_CROWD
 
     # Where
 
@@ -131,52 +138,81 @@ class Turns:
     def _wait_that_pays(self, each: Bidder, row: int) -> float | None:
         """How long the wait is for something that is busy and less money in all than this, which is free; for what can
         be moved then, less than to start here and move. None: there is nothing like that."""
+        others, waits_s = [], []
         for other in self.bids.cheaper(each.index, row):
             wait_s = self._wait_s(each, other)
             if wait_s:
                 if self.backlog is not None:
                     wait_s += self.backlog.seconds(each.index, self.bids.board.configuration(other))
-                total_usd = float(self.bids.money_usd[other]) + wait_s / 3600 * each.time_usd_h
-                least = self.bids.least_usd(np.array([row]), np.array([other]), np.array([wait_s]))
-                if total_usd < float(least[0]) - 1e-9:
-                    return wait_s
-        return None
+                others.append(other)
+                waits_s.append(wait_s)
+        if not others:
+            return None
+        rows, waits = np.array(others), np.array(waits_s)
+        total = self.bids.money_usd[rows] + waits / 3600 * each.time_usd_h
+        pays = np.flatnonzero(total < self.bids.least_usd(np.full(len(rows), row), rows, waits) - 1e-9)
+        return float(waits[pays[0]]) if len(pays) else None
 
-    def _may_start(self, those: Sequence[Bidder]) -> Flags:
-        """Of many, whether each may have something to gain from what is free: it is enough for one of its rows, and
-        waiting for another is not less money. Judged for all at once, as if the nodes did not matter."""
-        bids, board = self.bids, self.bids.board
+    # Many at once
+
+    def _may_start(self, those: Sequence[Bidder]) -> list[int]:
+        """Of many, the row that each would start in now: of what is free the least money, if waiting for another is not
+        less; else `NONE`. Judged as if the nodes did not matter."""
+        bids, board, rows = self.bids, self.bids.board, self._rows(those)
+        there = rows[self.floor.actual.enough(board.configurations)[board.place[rows]]]
+        there = there[self.floor.open.enough(board.configurations)[board.place[there]] | self._borrowed(there)]
+        first = there[np.argsort(-bids.money_usd[there], kind="stable")]
+        now = np.full(len(board.views), NONE, dtype=np.int64)
+        now[board.owner[first]] = first  # the least money comes last, and stays
+        now[self._waiting_pays(now, rows, self.timeline, self.floor.open)] = NONE
+        found: list[int] = now[[each.index for each in those]].tolist()
+        return found
+
+    def _rows(self, those: Sequence[Bidder]) -> Ints:
+        """What they may take."""
+        board = self.bids.board
         mine = np.zeros(len(board.views), dtype=bool)
         mine[[each.index for each in those]] = True
-        rows = np.flatnonzero(mine[board.owner] & bids.usable)
+        return np.flatnonzero(mine[board.owner] & self.bids.usable)
+
+    def _borrowed(self, rows: Ints) -> Flags:
+        """Whether what is kept for others may be lent to these, about as `Floor.lends`."""
+        board = self.bids.board
+        until_s = self.floor.lending(board.configurations)[board.place[rows]]
+        stoppable = board.resumes[board.owner[rows]]
+        ends_s = np.where(stoppable, BACKFILLS * (board.startup_s[rows] + SETTLING_S), self.bids.seconds[rows])
+        return np.asarray(np.where(until_s == -np.inf, stoppable | (ends_s <= SOON_S), until_s >= ends_s))
+
+    def _waiting_pays(self, now: Ints, rows: Ints, timeline: Timeline, free: Free) -> Flags:
+        """By workload, whether to wait for one of `rows` is less money than what it could have `now` (a row, or
+        `NONE`), as `_wait_that_pays`."""
+        bids, board = self.bids, self.bids.board
+        starts = now[board.owner[rows]]
+        rows = rows[
+            (starts != NONE) & (bids.money_usd[rows] < bids.money_usd[starts])
+        ]  # what is dearer pays for no wait
         owner, place = board.owner[rows], board.place[rows]
-        enough = self.floor.actual.enough(board.configurations)[place]
-        money = bids.money_usd[rows]
-        now = np.full(len(board.views), NONE, dtype=np.int64)
-        order = np.argsort(-money, kind="stable")
-        order = order[enough[order]]
-        now[owner[order]] = rows[order]  # the least money comes last, and stays
-        waits = np.full((2, len(board.configurations.known)), np.nan)
-        for number in np.unique(place).tolist():
-            wanted = board.configurations.known[number]
-            for one_node in (False, True):
-                free_s = self.timeline.free_in_s(wanted, self.floor.open, one_node)
-                waits[int(one_node), number] = np.nan if free_s is None else free_s
-        wait_s = np.where(enough, np.nan, waits[board.one_node[owner].astype(int), place])
+        alone = (False, True) if board.one_node.any() else (False,)
+        waits_s = np.full((2, len(board.configurations.known)), np.nan)
+        for number in np.flatnonzero(np.bincount(place)).tolist():
+            for one_node in alone:
+                wanted = board.configurations.known[number]
+                free_s = timeline.free_in_s(wanted, free, one_node)
+                waits_s[int(one_node), number] = np.nan if free_s is None else free_s
+        there = np.array([free.free(name) for name in board.configurations.types])
+        enough = np.asarray((board.configurations.use <= there).all(axis=1))[place]
+        wait_s = np.where(enough, np.nan, waits_s[board.one_node[owner].astype(int), place])
         if self.backlog is not None:
-            known = board.configurations
-            wait_s = wait_s + self.backlog.matrix(owner, known.use[place], known.types)
-        here = np.maximum(now[owner], 0)
-        total = money + wait_s / 3600 * bids.time_usd_h[owner]
-        pays = (now[owner] != NONE) & (total < bids.least_usd(here, rows, wait_s) - 1e-9)
-        waiting = np.bincount(owner[pays], minlength=len(board.views)) > 0
-        return np.asarray((now != NONE) & ~waiting)[[each.index for each in those]]
+            wait_s = wait_s + self.backlog.table(board.configurations)[owner, place]
+        total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[owner]
+        pays = total < bids.least_usd(now[owner], rows, wait_s) - 1e-9
+        return np.asarray(np.bincount(owner[pays], minlength=len(board.views)) > 0)
 
     # Waiting
 
     def _wait(self, each: Bidder, keep: bool, found: Outcome | None = None) -> None:
         """It gets nothing now. What is free of what it waits for is kept for it, if it must be."""
-        if self.waiting >= DETAILED:
+        if self.waiting >= self.detailed:
             self.explanations[each.view.id] = self._far_behind(each, self.waiting)
             return
         options = self._options(each)

@@ -65,16 +65,31 @@ def tokens(driver: Driver, nodes: Nodes, data: Path, model: str) -> Attempt:
 
 
 @pytest.fixture(scope="module")
-def trained(driver: Driver, nodes: Nodes, tokens: Attempt, model: str) -> Attempt:
-    """A model trained over two shards, one of which is killed on the way."""
-    options = {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "max_length": 16}
+def training(tokens: Attempt, model: str) -> dict[str, Any]:
+    """A training of four epochs of 15 steps."""
+    options = {"epochs": 4, "batch_size": 16, "learning_rate": 5e-3, "max_length": 16}
     spec = {"kind": "train", "input": str(tokens.output), "model": model, "hyperparameters": options}
+    return {**spec, "checkpoint_every": "1s"}
+
+
+@pytest.fixture(scope="module")
+def stopped(driver: Driver, nodes: Nodes, training: dict[str, Any]) -> Attempt:
+    """Its first attempt over two shards, one of which is killed; when the gang has ended another epoch, the driver is
+    told to stop."""
     # Slow enough that there is a middle to be killed in, and a checkpoint before it.
-    shards = [nodes.shard("T4", 0.05), nodes.shard("T4", 0.05)]
-    process = driver.start("train", {**spec, "checkpoint_every": "1s"}, shards)
+    process = driver.start("train", training, [nodes.shard("T4", 0.05), nodes.shard("T4", 0.05)])
     driver.wait_for("train", lambda record: record["kind"] == "step" and record["step"] > 20)
     os.kill(nodes.processes("ray::RayTrainWorker")[0], signal.SIGKILL)
+    resumed = driver.wait_for("train", lambda record: record["kind"] == "resumed")
+    driver.wait_for("train", lambda record: record["kind"] == "metrics" and record["t"] > resumed["t"])
+    process.send_signal(signal.SIGTERM)
     return driver.finish("train", process)
+
+
+@pytest.fixture(scope="module")
+def trained(driver: Driver, nodes: Nodes, training: dict[str, Any], stopped: Attempt) -> Attempt:
+    """Its second attempt, to the end: one shard this time, of another type."""
+    return driver.run("train", training, [nodes.shard(A100)], attempt=2)
 
 
 def test_preprocess_accounts_for_every_row(tokens: Attempt, model: str) -> None:
@@ -112,37 +127,29 @@ def test_preprocess_refuses_a_label_that_train_does_not_have(
     assert not attempt.output.exists()
 
 
-def test_training_survives_a_killed_shard(trained: Attempt) -> None:
-    assert trained.done["metrics"]["steps"] == 90
-    resumed = trained.kinds("resumed")
+def test_training_survives_a_killed_shard(stopped: Attempt) -> None:
+    resumed = stopped.kinds("resumed")
     assert resumed, "the gang did not resume"
-    at = trained.records.index(resumed[0])
-    before = [record["step"] for record in trained.records[:at] if record["kind"] == "step"]
-    after = [record["step"] for record in trained.records[at:] if record["kind"] == "step"]
+    at = stopped.records.index(resumed[0])
+    before = [record["step"] for record in stopped.records[:at] if record["kind"] == "step"]
+    after = [record["step"] for record in stopped.records[at:] if record["kind"] == "step"]
     assert 0 < resumed[0]["step"] <= max(before) + 20
     assert after[0] == resumed[0]["step"] + 1
-    assert trained.done["metrics"]["validation_accuracy"] > 0.9
-    assert (trained.output / "model" / "raywise.json").is_file()
-    timing = trained.kinds("timing")
+    timing = stopped.kinds("timing")
     assert timing[0]["unit"] == "step"
     assert timing[0]["count"] == 2
     assert timing[0]["device_type"] == "T4"
 
 
-def test_a_new_attempt_goes_on_from_the_last_checkpoint(
-    driver: Driver, nodes: Nodes, tokens: Attempt, model: str
-) -> None:
-    options = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-3, "max_length": 16, "pooling": "cls"}
-    spec = {"kind": "train", "input": str(tokens.output), "model": model, "hyperparameters": options}
-    spec["checkpoint_every"] = "1s"
-    first = driver.start("again", spec, [nodes.shard("T4", 0.03), nodes.shard("T4", 0.03)])
-    driver.wait_for("again", lambda record: record["kind"] == "metrics")  # an epoch is over and saved
-    first.send_signal(signal.SIGTERM)
-    assert driver.finish("again", first).code == 143
-    attempt = driver.run("again", spec, [nodes.shard(A100)], attempt=2)  # one shard this time, of another type
-    assert attempt.done["metrics"]["steps"] == 45
-    assert attempt.kinds("resumed")[-1]["step"] >= 15
-    assert (attempt.output / "model" / "config.json").is_file()
+def test_a_new_attempt_goes_on_from_the_last_checkpoint(stopped: Attempt, trained: Attempt) -> None:
+    assert stopped.code == 143
+    assert not stopped.kinds("done")
+    assert trained.done["metrics"]["steps"] == 60
+    assert len(trained.kinds("resumed")) == len(stopped.kinds("resumed")) + 1
+    assert trained.kinds("resumed")[-1]["step"] >= 30
+    assert trained.done["metrics"]["validation_accuracy"] > 0.9
+    assert (trained.output / "model" / "raywise.json").is_file()
+    assert (trained.output / "model" / "config.json").is_file()
 
 
 def test_inference_over_two_types_loses_no_row(driver: Driver, nodes: Nodes, trained: Attempt, tmp_path: Path) -> None:

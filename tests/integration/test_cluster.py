@@ -27,7 +27,6 @@ from workloads.job import Job
 
 pytestmark = pytest.mark.ray
 STUB = Path(__file__).parents[1] / "stub_workloads"
-HEAD_ONLY = ClusterDefinition.model_validate({"head": {"cpus": 1}})
 
 
 @pytest.fixture
@@ -124,23 +123,6 @@ class TestLocalCluster:
         sockets = [path for path in local_cluster.temp_dir.rglob("*") if path.is_socket()]
         assert sockets
         assert all(len(str(path)) < 107 for path in sockets)
-
-    def test_leaves_no_process_and_no_file(self, tmp_path: Path) -> None:
-        before = set(os.listdir("/tmp"))
-        cluster = LocalCluster.start(HEAD_ONLY, tmp_path / "state", gpus=())
-        everyone = members(cluster.cluster_id)
-        assert len(everyone) > 5
-        assert cluster.is_alive()
-        cluster.stop()
-        assert not [process for process in everyone if process.is_alive()]
-        assert members(cluster.cluster_id) == set()
-        assert list((tmp_path / "state").iterdir()) == []
-        assert not cluster.temp_dir.exists()
-        # Others on this machine may start clusters of their own meanwhile.
-        mine = {name for name in set(os.listdir("/tmp")) - before if name == "ray" or cluster.temp_dir.name in name}
-        assert mine == set()
-        assert not cluster.is_alive()
-        cluster.stop()
 
 
 class TestLosses:

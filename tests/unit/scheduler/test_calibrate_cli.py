@@ -271,9 +271,11 @@ def test_a_reset_asks_only_on_a_terminal(service: FakeRuntime, monkeypatch: pyte
     assert len(asked) == 1
 
 
-def test_a_plan_without_a_service_knows_what_was_measured(service: FakeRuntime, tmp_path: Path) -> None:
+def test_a_plan_without_a_service_knows_what_was_measured(
+    service: FakeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "work.yaml").write_text(INFER)
-    service.home.host_file.write_text(json.dumps(HOST.to_json()))
+    monkeypatch.setattr("scheduler.cli.offline.host_rates", lambda _: HOST)  # to measure this machine takes seconds
     (service.home.path / "service.json").write_text("{}")
 
     def planned_s() -> float:
