@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from workloads.errors import Problem, SpecError
 
 from .catalog import Catalog
 from .host import HostRates, host_cores, host_memory_bytes
-from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, build_snapshot, instance_label, rate_labels
+from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, Offer, build_snapshot, instance_label, rate_labels
 from .types import (
     DEVICE_LABEL,
     EMULATED_SPEED_LABEL,
@@ -45,25 +46,40 @@ class HeadDefinition(_Model):
     cpus: int | None = Field(default=None, ge=1, le=4096)
 
 
+class RentDefinition(_Model):
+    """Nodes that are rented by the hour: `most` at once, each joins `launch_s` after it was asked for."""
+
+    most: int = Field(ge=1, le=20_000)
+    launch_s: float = Field(default=180.0, ge=0, le=86_400)
+
+
 class NodeDefinition(_Model):
     """`number` nodes of `count` devices each. With `emulated_speed` a host core stands in for each device, at that
-    fraction of its speed. `price_usd_h` is that of one device on the node's `market`."""
+    fraction of its speed. `price_usd_h` is that of one device on the node's `market`. With `rent`, nodes like it are
+    rented and given back; `number` of them are there from the start."""
 
     name: NodeName
     device: str
     count: int = Field(default=1, ge=1, le=1024)
-    number: int = Field(default=1, ge=1, le=20_000)
+    number: int | None = Field(default=None, ge=0, le=20_000)
     emulated_speed: float | None = Field(default=None, gt=0, le=1)
     instance: str | None = None
     price_usd_h: float | None = Field(default=None, ge=0, le=1000)
     market: Market = "on-demand"
+    rent: RentDefinition | None = None
+
+    @property
+    def there(self) -> int:
+        """How many are there from the start."""
+        return self.number if self.number is not None else 1 if self.rent is None else 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all nodes that are meant: the name itself, or with a number behind it."""
-        if self.number == 1:
+        """Names of all nodes that are there from the start: the name itself, or with a number behind it; rented ones
+        always have one, as more may join."""
+        if self.there == 1 and self.rent is None:
             return (self.name,)
-        return tuple(f"{self.name}-{index}" for index in range(1, self.number + 1))
+        return tuple(f"{self.name}-{index}" for index in range(1, self.there + 1))
 
 
 class EnergyDefinition(_Model):
@@ -82,12 +98,15 @@ class TariffDefinition(_Model):
 
 
 class ClusterDefinition(_Model):
-    """A head and its nodes. `gpu_names` are the real NVIDIA GPUs of the head; they are found, not written."""
+    """A head and its nodes. `rentable` are the kinds of nodes that may be rented, as they were written among the nodes;
+    `gpu_names` are the real NVIDIA GPUs of the head; they are found, not written."""
 
     head: HeadDefinition = HeadDefinition()
     nodes: tuple[NodeDefinition, ...] = ()
     energy: EnergyDefinition = EnergyDefinition()
     tariff: TariffDefinition = TariffDefinition()
+    rent_cap_usd_h: float | None = Field(default=None, gt=0, le=1_000_000)
+    rentable: tuple[NodeDefinition, ...] = Field(default=(), exclude=True)
     gpu_names: tuple[str, ...] = Field(default=(), exclude=True)
 
     @classmethod
@@ -110,19 +129,18 @@ class ClusterDefinition(_Model):
         problems = _check_names(definition, catalog, file)
         if problems:
             raise SpecError(problems)
-        nodes = tuple(
-            node.model_copy(update={"device": catalog.device(node.device).name, "name": name, "number": 1})
-            for node in definition.nodes
-            for name in node.names
-        )
-        return definition.model_copy(update={"nodes": nodes})
+        kinds = [node.model_copy(update={"device": catalog.device(node.device).name}) for node in definition.nodes]
+        nodes = tuple(node.model_copy(update={"name": name, "number": 1}) for node in kinds for name in node.names)
+        rentable = tuple(node for node in kinds if node.rent is not None)
+        return definition.model_copy(update={"nodes": nodes, "rentable": rentable})
 
     def with_real_gpus(self, names: tuple[str, ...]) -> ClusterDefinition:
         """The cluster on a machine that has these GPUs: they are used in place of the emulated nodes."""
         if not names:
             return self
         kept = tuple(node for node in self.nodes if node.emulated_speed is None)
-        return self.model_copy(update={"nodes": kept, "gpu_names": names})
+        rentable = tuple(node for node in self.rentable if node.emulated_speed is None)
+        return self.model_copy(update={"nodes": kept, "rentable": rentable, "gpu_names": names})
 
     @property
     def cpus(self) -> int:
@@ -152,12 +170,23 @@ class ClusterDefinition(_Model):
         for node in self.nodes:
             amounts = {node.device: float(node.count), "memory": memory}
             facts.append(NodeFacts(f"planned-{node.name}", node.name, node_labels(node), amounts, amounts))
-        return build_snapshot(at_s, facts, catalog, host)
+        found = build_snapshot(at_s, facts, catalog, host, [_offer(node, memory) for node in self.rentable])
+        return replace(found, rent_cap_usd_h=self.rent_cap_usd_h)
+
+
+def _offer(node: NodeDefinition, memory: float) -> Offer:
+    """A kind of node that may be rented, with one of it as it would be."""
+    assert node.rent is not None
+    amounts = {node.device: float(node.count), "memory": memory}
+    labels = {**node_labels(node), NODE_TYPE_LABEL: node.name}
+    return Offer(NodeFacts(f"rentable-{node.name}", node.name, labels, amounts), node.rent.most, node.rent.launch_s)
 
 
 def node_labels(node: NodeDefinition) -> dict[str, str]:
-    """Labels of a node, as Ray is given them."""
-    labels = {NODE_TYPE_LABEL: node.name, DEVICE_LABEL: node.device}
+    """Labels of a node that is there, as Ray is given them. Of a rented one the number behind the name is no part of
+    its type."""
+    node_type = node.name if node.rent is None else node.name.rpartition("-")[0]
+    labels = {NODE_TYPE_LABEL: node_type, DEVICE_LABEL: node.device}
     if node.emulated_speed is not None:
         labels[EMULATED_SPEED_LABEL] = f"{node.emulated_speed:g}"
     if node.instance is not None:
@@ -171,17 +200,49 @@ def node_labels(node: NodeDefinition) -> dict[str, str]:
 
 def _check_names(definition: ClusterDefinition, catalog: Catalog, file: str) -> list[Problem]:
     problems = []
-    names = Counter([HEAD, *(name for node in definition.nodes for name in node.names)])
+    kinds = [node.name for node in definition.nodes if node.rent is not None]
+    names = Counter([HEAD, *kinds, *(name for node in definition.nodes for name in node.names)])
     for index, node in enumerate(definition.nodes):
         field = f"nodes.{index}"
-        twice = [name for name in node.names if names[name] > 1]
+        twice = [name for name in (node.name, *node.names) if names[name] > 1]
         if twice:
             problems.append(Problem(f"the name {twice[0]!r} is used twice", f"{field}.name", "rename one", file))
         problems += _lookup(lambda node=node: catalog.device(node.device), f"{field}.device", file)
         if node.instance is not None:
             problems += _lookup(lambda node=node: catalog.instance(node.instance), f"{field}.instance", file)
         problems += _check_pair(node, catalog, field, file)
+        problems += _check_rent(node, catalog, field, file)
     return problems
+
+
+def _check_rent(node: NodeDefinition, catalog: Catalog, field: str, file: str) -> list[Problem]:
+    """What is rented must have a price, and no more of it can be there than may be."""
+    if node.rent is None:
+        hint = "give it a `rent` if such nodes are rented later"
+        return [Problem("0 nodes are no nodes", f"{field}.number", hint, file)] if node.there == 0 else []
+    problems = []
+    if node.rent.most < node.there:
+        more = f"{node.there} are there from the start, at most {node.rent.most} may be"
+        problems.append(Problem(more, f"{field}.rent.most", f"raise it to {node.there}, or lower `number`", file))
+    if not _price_usd_h(node, catalog):
+        what = "a price of 0" if _price_usd_h(node, catalog) == 0 else "no known price"
+        hint = "give `price_usd_h`, the dollars an hour of one device, here or in your own catalog file"
+        message = f"{node.device} on {node.market} has {what}: whether renting pays cannot be told"
+        problems.append(Problem(message, f"{field}.price_usd_h", hint, file))
+    return problems
+
+
+def _price_usd_h(node: NodeDefinition, catalog: Catalog) -> float | None:
+    """Dollars an hour of one device of a node; None where nothing is known."""
+    if node.price_usd_h is not None:
+        return node.price_usd_h
+    try:
+        price = catalog.price(node.device, node.instance, node.market)
+    except SpecError:
+        return 1.0  # an instance that is not known is a problem of its own
+    if catalog.find(node.device) is None:
+        return 1.0  # so is a device
+    return None if price is None else price.usd_h
 
 
 def _check_pair(node: NodeDefinition, catalog: Catalog, field: str, file: str) -> list[Problem]:
@@ -212,4 +273,5 @@ def _fields_hint(loc: tuple[str | int, ...]) -> str:
     models: dict[str | int, type[_Model]] = {"nodes": NodeDefinition, HEAD: HeadDefinition}
     models |= {"energy": EnergyDefinition, "tariff": TariffDefinition}
     model = models.get(loc[0], ClusterDefinition) if len(loc) > 1 else ClusterDefinition
+    model = RentDefinition if "rent" in loc[:-1] else model
     return f"fields are {', '.join(name for name, each in model.model_fields.items() if not each.exclude)}"

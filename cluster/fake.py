@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from workloads.job import Job
 
 from .protocols import ClusterUnreachable
-from .types import Node, ProgressRecord, RunObservation, RunRequest, RunState, Snapshot
+from .types import Node, NodeType, ProgressRecord, RunObservation, RunRequest, RunState, Snapshot
 
 _EPSILON = 1e-9
 
@@ -88,6 +88,7 @@ class _World:
     nodes: dict[str, Node]
     runs: dict[str, _Run] = field(default_factory=dict)
     reachable: bool = True
+    offers: Callable[[], tuple[NodeType, ...]] | None = None
 
 
 class FakeCluster:
@@ -121,9 +122,10 @@ class FakeCluster:
     def snapshot(self) -> Snapshot:
         """The living nodes, with what the active runs leave free. Raises ClusterUnreachable."""
         self._require_reachable()
+        offers = self._world.offers() if self._world.offers is not None else self._base.node_types
         held = self._held()
         nodes = tuple(self._with_free(node, held) for node in self._world.nodes.values())
-        return replace(self._base, at_s=self._now(), nodes=nodes)
+        return replace(self._base, at_s=self._now(), nodes=nodes, node_types=offers)
 
     # Executor
 
@@ -182,6 +184,10 @@ class FakeCluster:
     def add_node(self, node: Node) -> None:
         """A node joins, or comes back."""
         self._world.nodes[node.node_id] = node
+
+    def offers_from(self, offers: Callable[[], tuple[NodeType, ...]]) -> None:
+        """What may be rented is said by this from now on, before the nodes are looked at."""
+        self._world.offers = offers
 
     def forget(self, run_id: str) -> None:
         """The cluster was restarted and knows nothing of this run: it is `lost`."""

@@ -29,6 +29,7 @@ from .types import (
     Market,
     Node,
     NodeDevices,
+    NodeType,
     Snapshot,
     Tariff,
 )
@@ -55,6 +56,15 @@ class NodeFacts:
         return HEAD_RESOURCE in self.total
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A kind of node that may be rented: one of it as Ray would report it, how many at once, and how fast."""
+
+    facts: NodeFacts
+    most: int
+    launch_s: float
+
+
 def host_memory(facts: NodeFacts) -> float | None:
     """Bytes of a node's machine: what Ray gives to processes and to its object store. None where Ray does not say."""
     memory = facts.total.get("memory")
@@ -66,15 +76,18 @@ def instance_label(instance: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", instance)
 
 
-def build_snapshot(at_s: float, facts: Iterable[NodeFacts], catalog: Catalog, host: HostRates | None) -> Snapshot:
-    """The snapshot of these nodes. `host` gives the rates of `cpu` and of emulated types; without it they are
-    unknown."""
+def build_snapshot(
+    at_s: float, facts: Iterable[NodeFacts], catalog: Catalog, host: HostRates | None, offers: Iterable[Offer] = ()
+) -> Snapshot:
+    """The snapshot of these nodes, and of what may be rented beside them. `host` gives the rates of `cpu` and of
+    emulated types; without it they are unknown."""
     builder = _Builder(catalog, host)
     ordered = sorted(facts, key=lambda node: (not node.is_head, node.name))
     nodes = tuple(builder.node(node) for node in ordered)
+    node_types = tuple(builder.node_type(offer) for offer in offers)
     builder.share_host_memory(ordered)
     energy, tariff = builder.rates(ordered[0].labels if ordered and ordered[0].is_head else {})
-    return Snapshot(at_s, nodes, builder.types, tuple(builder.warnings), energy, tariff)
+    return Snapshot(at_s, nodes, builder.types, tuple(builder.warnings), energy, tariff, node_types)
 
 
 def rate_labels(energy: EnergyRates, tariff: Tariff) -> dict[str, str]:
@@ -119,6 +132,27 @@ class _Builder:
             network_bytes_s=self._network_bytes_s(facts),
             labels=dict(facts.labels),
             market=self._market(facts),
+        )
+
+    def node_type(self, offer: Offer) -> NodeType:
+        """What may be rented, at its own price and on its own market."""
+        node = self.node(offer.facts)
+        market = self._market(offer.facts)
+        known = {each.device_type: self.types[each.device_type] for each in node.devices}
+        prices = {name: self._price(kind, offer.facts, market) for name, kind in known.items()}
+        usd_h = sum(
+            each.total * price.usd_h for each in node.devices if (price := prices[each.device_type]) is not None
+        )
+        rates = [price.interruptions_per_h for price in prices.values() if price is not None]
+        return NodeType(
+            name=node.node_type,
+            devices=tuple((each.device_type, each.total) for each in node.devices),
+            price_usd_h=usd_h,
+            most=offer.most,
+            launch_s=offer.launch_s,
+            market=market,
+            interruptions_per_h=max((rate for rate in rates if rate is not None), default=None),
+            memory_bytes=node.memory_bytes,
         )
 
     def share_host_memory(self, facts: Iterable[NodeFacts]) -> None:

@@ -1,4 +1,4 @@
-"""The three doors between the scheduler and a cluster. `fake` and Ray implementations pass the same contract tests."""
+"""The four doors between the scheduler and a cluster. `fake` and Ray implementations pass the same contract tests."""
 
 from __future__ import annotations
 
@@ -43,3 +43,27 @@ class Executor(Protocol):
     def logs(self, run_id: str) -> str:
         """All the run printed so far; empty where nothing is known."""
         ...
+
+
+class Provider(Protocol):
+    """Rents nodes and gives them back. What may be rented, what is on its way and what is not to be had just now says
+    the observer (`Snapshot.node_types`). Every call may be repeated, and returns before it has had its effect."""
+
+    def request(self, node_type: str, count: int) -> None:
+        """See that so many of this type are there or on their way, in all; those that are more stay. Raises
+        ClusterUnreachable."""
+        ...
+
+    def release(self, node_id: str) -> None:
+        """Give a node back; nothing where it is gone, or was never rented. Raises ClusterUnreachable."""
+        ...
+
+
+class NothingToRent:
+    """The provider of a cluster whose nodes stay."""
+
+    def request(self, node_type: str, count: int) -> None:
+        """Does nothing."""
+
+    def release(self, node_id: str) -> None:
+        """Does nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from workloads.job import Job
@@ -108,6 +108,43 @@ class Node:
 
 
 @dataclass(frozen=True)
+class NodeType:
+    """A kind of node that is rented by the hour and given back: what one of it has, costs and takes to join."""
+
+    name: str
+    devices: tuple[tuple[str, int], ...]
+    """How many of each device type are on one."""
+    price_usd_h: float
+    """Dollars an hour of one whole node on its market, from its request on."""
+    most: int
+    """So many may be there at once, those on their way included."""
+    launch_s: float = 180.0
+    """Seconds from a request until the node has joined."""
+    market: Market = "on-demand"
+    interruptions_per_h: float | None = None
+    """How often one on spot is taken back in an hour; None is not known."""
+    memory_bytes: float = 0.0
+    joins_s: tuple[float, ...] = ()
+    """When each that was requested and is not there yet should join."""
+    unavailable_until_s: float | None = None
+    """A launch failed lately: until then none is asked for. None: one may be asked for."""
+
+    @property
+    def launching(self) -> int:
+        """How many are on their way."""
+        return len(self.joins_s)
+
+    def node(self, node_id: str) -> Node:
+        """One of it, with nothing running."""
+        devices = tuple(NodeDevices(name, "CPU" if name == CPU else name, n, n) for name, n in self.devices)
+        labels = {NODE_TYPE_LABEL: self.name, **({MARKET_LABEL: self.market} if self.market == "spot" else {})}
+        memory = self.memory_bytes
+        return Node(
+            node_id, node_id, self.name, devices=devices, memory_bytes=memory, labels=labels, market=self.market
+        )
+
+
+@dataclass(frozen=True)
 class EnergyRates:
     """What the cluster's electricity costs and emits. None is not known: then no dollars, or no emissions, are told."""
 
@@ -139,6 +176,31 @@ class Snapshot:
     warnings: tuple[str, ...] = ()
     energy: EnergyRates = EnergyRates()
     tariff: Tariff = Tariff()
+    node_types: tuple[NodeType, ...] = ()
+    """What may be rented and given back. A node whose `node_type` is one of these is a rented one."""
+    rent_cap_usd_h: float | None = None
+    """All rented nodes together may cost so many dollars an hour, those on their way included. None: no such limit."""
+
+    def type_of(self, node: Node) -> NodeType | None:
+        """The type that a rented node is of; None of a node that stays."""
+        return None if node.is_head else next((each for each in self.node_types if each.name == node.node_type), None)
+
+    def rented(self, node_type: str) -> tuple[Node, ...]:
+        """The nodes of a type that have joined."""
+        return tuple(node for node in self.nodes if node.node_type == node_type and not node.is_head)
+
+    def rented_usd_h(self) -> float:
+        """Dollars an hour of all rented nodes, those on their way included."""
+        return sum(each.price_usd_h * (len(self.rented(each.name)) + each.launching) for each in self.node_types)
+
+    def with_rentable(self) -> Snapshot:
+        """As if all that may be rented were there: what a workload could ever have. Twice is the same as once."""
+        more = tuple(
+            each.node(f"rentable-{each.name}-{number}")
+            for each in self.node_types
+            for number in range(len(self.rented(each.name)), each.most)
+        )
+        return replace(self, nodes=self.nodes + more) if more else self
 
     def total(self, device_type: str) -> int:
         """Devices of a type, busy or free."""

@@ -49,6 +49,11 @@ WORDS = (
     ("in use", "Devices held, over devices that there were, until the makespan."),
     ("late", "Of the jobs with a deadline, those that were not finished by it."),
     ("restarts", "Attempts after the first, whatever ended the one before."),
+    ("rented", "Dollars of rented nodes from their request to their end, whether anything ran on them or not."),
+    (
+        "idle rented",
+        "The part of it for devices that no job held: boot, gaps, and the time until they were given back.",
+    ),
     ("congestion price", "What a device is worth to those who wait for it, in dollars an hour on top of its price."),
     ("decision", "Real time that one plan of the policy took, on the machine that ran the simulation."),
 )

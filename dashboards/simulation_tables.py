@@ -85,6 +85,13 @@ def measures(summaries: Sequence[Summary]) -> list[Measure]:
             "waiting\nmean", unit, lambda s: s.waiting_mean_s, scale, rank=8, means="mean wait for the first start"
         ),
         Measure("cost", "$", lambda s: s.usd, means="dollars of all jobs", headline=True),
+        Measure(
+            "rented", "$", lambda s: s.rented_usd, means="dollars of rented nodes, idle time included", headline=True
+        ),
+        Measure("idle\nrented", "$", lambda s: s.idle_usd, rank=11, means="dollars of rented nodes while nothing ran"),
+        Measure("node\nhours", "h", lambda s: s.node_hours, rank=12, means="hours that nodes were rented"),
+        Measure("launches", "nodes", lambda s: s.launches, rank=13, means="nodes that were asked for"),
+        Measure("failed\nlaunches", "nodes", lambda s: s.failed_launches, rank=14, means="nodes that never joined"),
         Measure("device\nhours", "h", lambda s: s.device_hours, rank=7, means="hours that devices were held"),
         Measure("in use", "%", lambda s: s.utilisation, 0.01, best=max, rank=1, means="share of device time held"),
         Measure("fairness\nmean", "ratio", lambda s: s.fairness_mean, rank=4, means="mean of time over fair time"),

@@ -19,6 +19,7 @@ ReasonCode = Literal[
     "unpriced",
     "dearer",
     "quota",
+    "unavailable",
 ]
 
 
@@ -225,6 +226,23 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class NodeRequest:
+    """Rent so many nodes of a type more than there are and launch."""
+
+    node_type: str
+    count: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class NodeRelease:
+    """Give a rented node back."""
+
+    node_id: str
+    cause: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """All of one cycle's decisions: where every workload should run now, and why. A workload without a placement
     waits, or stops if it runs."""
@@ -235,3 +253,5 @@ class Plan:
     congestion_usd_h: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     """What the policy wants back in the next situation."""
+    requests: tuple[NodeRequest, ...] = ()
+    releases: tuple[NodeRelease, ...] = ()

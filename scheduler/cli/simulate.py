@@ -74,7 +74,8 @@ def simulate_command(
             launch_failures=launch_failures,
             limit_s=math.inf if limit is None else limit,
         )
-        totals = {name: snapshot.total(name) for name in snapshot.device_types}
+        most = snapshot.with_rentable()
+        totals = {name: most.total(name) for name in most.device_types}
         _check_held(wanted, totals, cluster)
         _check_report(report)
         results = _run(wanted, snapshot, names, options, seed, quiet=json_)
@@ -117,7 +118,8 @@ def _devices(snapshot: Snapshot, trace: Trace) -> Snapshot:
         if (kept := tuple(each for each in node.devices if each.device_type != CPU))
     )
     types = {name: kind for name, kind in snapshot.device_types.items() if name != CPU}
-    return replace(snapshot, nodes=nodes, device_types=types)
+    offers = tuple(each for each in snapshot.node_types if any(name != CPU for name, _ in each.devices))
+    return replace(snapshot, nodes=nodes, device_types=types, node_types=offers)
 
 
 def _first(trace: Trace, number: int | None, startup_s: float | None) -> Trace:

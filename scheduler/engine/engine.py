@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.protocols import ClusterUnreachable, Executor, Observer
+from cluster.protocols import ClusterUnreachable, Executor, NothingToRent, Observer, Provider
 from cluster.types import RunObservation, Snapshot
 
 from ..estimate.calibration import Calibration
@@ -26,7 +26,19 @@ from .learn import learn, learn_rates
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
-from .reconcile import RESUMES, Action, Drop, Refusal, Start, Stop, reconcile, validate
+from .reconcile import (
+    RESUMES,
+    Action,
+    Drop,
+    NodeAction,
+    Refusal,
+    Rent,
+    Start,
+    Stop,
+    reconcile,
+    reconcile_nodes,
+    validate,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +58,7 @@ class CycleReport:
     plan: Plan
     actions: Sequence[Action]
     refusals: Sequence[Refusal]
+    node_actions: Sequence[NodeAction] = ()
 
 
 class Engine:
@@ -61,11 +74,13 @@ class Engine:
         clock: Callable[[], float],
         seed: int = 0,
         on_end: Callable[[Record], None] = lambda _: None,
+        provider: Provider | None = None,
     ) -> None:
         """`on_end` is called with the record of each attempt that ended, before its state changes: logs are kept
-        there."""
+        there. Without a `provider` there is nothing to rent."""
         self._store, self._observer, self._executor = store, observer, executor
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
+        self._provider = provider or NothingToRent()
         self._calibration: Calibration = store.load_calibration()
         self._rates: Mapping[str, DeviceRates] = store.load_device_rates()
         self._against: LearntAgainst = store.load_learnt_against()
@@ -98,17 +113,21 @@ class Engine:
             self._explain(plan)
             # 4. Validate against a fresh snapshot.
             records = self._store.select(states=_LIVE)
-            valid, refusals = validate(plan.placements, records, self._observer.snapshot())
+            fresh = self._observer.snapshot()
+            valid, refusals = validate(plan.placements, records, fresh)
             # 5. Reconcile.
             actions = reconcile(plan, valid, records)
+            node_actions = reconcile_nodes(plan, valid, records, fresh)
             # 6. Execute.
             for action in actions:
                 self._execute(action, snapshot)
+            for change in node_actions:
+                self._change_nodes(change)
         except ClusterUnreachable as error:
             log.warning("cycle %d: the cluster cannot be reached: %s", self.cycle, error)
             return None
         self._congestion_usd_h = dict(plan.congestion_usd_h)
-        self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals)
+        self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals, node_actions)
         self._memory.keep(plan.memory)
         return self.last_report
 
@@ -374,6 +393,21 @@ class Engine:
             case Drop(cause=cause):
                 after = replace(record, state="cancelled", message=cause, ended_s=self._clock())
                 self._store.put(after, self._event("cancelled", cause, record.id))
+
+    def _change_nodes(self, action: NodeAction) -> None:
+        """Rent or give back. What the provider refuses is planned anew in the next cycle; the others go on."""
+        try:
+            if isinstance(action, Rent):
+                self._provider.request(action.node_type, action.total)
+                what = {"node_type": action.node_type, "count": action.more, "total": action.total}
+                self._store.append(Event("node-requested", action.cause, None, self.cycle, self._clock(), what))
+            else:
+                self._provider.release(action.node_id)
+                self._store.append(self._event("node-released", action.cause, node=action.node_id))
+        except ClusterUnreachable:
+            raise
+        except Exception:
+            log.exception("cycle %d: the provider refused %s", self.cycle, action)
 
     def _start(self, record: Record, action: Start, snapshot: Snapshot) -> None:
         """The record is written before the cluster is asked, so that a crash in between leaves a run that can be

@@ -56,8 +56,9 @@ class EstimateCache:
 
 
 def _whole(snapshot: Snapshot) -> Snapshot:
-    """The snapshot as if all of it were free, at no time."""
+    """The snapshot as if all of it were free, at no time, with nothing on its way: what estimates depend on."""
     nodes = tuple(
         replace(node, devices=tuple(replace(each, free=each.total) for each in node.devices)) for node in snapshot.nodes
     )
-    return replace(snapshot, at_s=0.0, nodes=nodes)
+    types = tuple(replace(each, joins_s=(), unavailable_until_s=None) for each in snapshot.node_types)
+    return replace(snapshot, at_s=0.0, nodes=nodes, node_types=types)

@@ -36,7 +36,29 @@ class Drop:
     cause: str
 
 
+@dataclass(frozen=True)
+class Rent:
+    """Ask for nodes of a type until `total` are there or on their way, which are `more` than now."""
+
+    node_type: str
+    more: int
+    total: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """Give a rented node back."""
+
+    node_id: str
+    cause: str
+
+
+_ROUNDING = 1e-9
+"""Of dollars an hour: a cap that is met exactly is not passed."""
+
 Action = Start | Stop | Drop
+NodeAction = Rent | GiveBack
 
 
 @dataclass(frozen=True)
@@ -97,3 +119,32 @@ def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Reco
 def _why(plan: Plan, record: Record, otherwise: str) -> str:
     explanation = plan.explanations.get(record.id)
     return explanation.summary if explanation is not None and explanation.summary else otherwise
+
+
+def reconcile_nodes(
+    plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record], fresh: Snapshot
+) -> list[NodeAction]:
+    """Of the nodes that the plan would rent or give back what still holds against a fresh snapshot: within the most of
+    each type and the cap of all, only what is rented, and only what nothing runs on or is about to start on."""
+    actions: list[NodeAction] = []
+    usd_h = fresh.rented_usd_h()
+    kinds = {kind.name: kind for kind in fresh.node_types}
+    for request in plan.requests:
+        kind = kinds.get(request.node_type)
+        if kind is None:
+            continue
+        present = len(fresh.rented(kind.name)) + kind.launching
+        more = min(request.count, kind.most - present)
+        if fresh.rent_cap_usd_h is not None and kind.price_usd_h > 0:
+            more = min(more, int((fresh.rent_cap_usd_h - usd_h) / kind.price_usd_h + _ROUNDING))
+        if more > 0:
+            usd_h += more * kind.price_usd_h
+            actions.append(Rent(kind.name, more, present + more, request.cause))
+    placements = [*valid.values(), *(record.placement for record in records if record.placement is not None)]
+    used = {node_id for placement in placements for _, node_id in placement.devices}
+    idle = {
+        node.node_id
+        for node in fresh.nodes
+        if fresh.type_of(node) is not None and all(each.free >= each.total for each in node.devices)
+    }
+    return actions + [GiveBack(each.node_id, each.cause) for each in plan.releases if each.node_id in idle - used]

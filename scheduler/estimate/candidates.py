@@ -33,7 +33,8 @@ def estimate_table(
 def estimate_tables(
     requests: Sequence[tuple[Work, Resources]], snapshot: Snapshot, calibration: Calibration
 ) -> list[tuple[Estimate, ...]]:
-    """`estimate_table` of many workloads, computed together."""
+    """`estimate_table` of many workloads, computed together. What may be rented counts as if it were there."""
+    snapshot = snapshot.with_rentable()
     tables: list[list[Estimate | None]] = []
     wanted: list[tuple[Work, list[Configuration]]] = []
     known: dict[str, _Choice] = {}
@@ -85,7 +86,9 @@ def _unavailable(configuration: Configuration, snapshot: Snapshot, resources: Re
 
 
 def facts_of(snapshot: Snapshot) -> Facts:
-    """What the cost model needs of a cluster: types and rates, the slowest network, and the devices per node."""
+    """What the cost model needs of a cluster and of what may be rented for it: types and rates, the slowest network,
+    and the devices per node."""
+    snapshot = snapshot.with_rentable()
     speeds = [node.network_bytes_s for node in snapshot.nodes if node.network_bytes_s]
     per_node: dict[str, int] = {}
     totals: dict[str, int] = {}
@@ -170,7 +173,8 @@ def _missing(configuration: Configuration, snapshot: Snapshot) -> Reason | None:
         if name not in snapshot.device_types or total == 0:
             return Reason("count", f"the cluster has no {name}")
         if count > total:
-            return Reason("count", f"{count} {name} wanted, the cluster has {total}")
+            rented = " with all that may be rented" if snapshot.node_types else ""
+            return Reason("count", f"{count} {name} wanted, the cluster has {total}{rented}")
     return None
 
 

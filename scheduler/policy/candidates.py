@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from cluster.types import Snapshot
+from cluster.types import Node, Snapshot
 from workloads.quantities import usd_text
 
 from ..types import Configuration, Estimate, Explanation, Option, Placement, Reason, Situation, WorkloadView
@@ -16,15 +16,15 @@ BUSY = Reason("capacity", "not enough devices are free")
 
 
 class Supply:
-    """How many devices of each type there are, busy or free, in all and on the largest node."""
+    """How many devices of each type there are, busy or free, in all and on the largest node; and how many there could
+    be, with all that may be rented."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.total: Counter[str] = Counter()
-        self.largest: Counter[str] = Counter()
-        for node in snapshot.nodes:
-            for devices in node.devices:
-                self.total[devices.device_type] += devices.total
-                self.largest[devices.device_type] = max(self.largest[devices.device_type], devices.total)
+        self.total, self.largest = _counted(snapshot.nodes)
+        rentable = snapshot.with_rentable()
+        self.most, self.largest_rentable = (
+            (self.total, self.largest) if rentable is snapshot else _counted(rentable.nodes)
+        )
 
     def objection(self, workload: WorkloadView, estimate: Estimate) -> Reason | None:
         """Why a workload can never take this configuration here; None where it can. What it runs on already is within
@@ -32,18 +32,39 @@ class Supply:
         runs_there = workload.placement is not None and workload.placement.configuration == estimate.configuration
         if estimate.infeasible is not None and not runs_there:
             return estimate.infeasible
+        missing: Reason | None = None
         for name, count in estimate.configuration.groups:
             there = self.largest[name] if workload.one_node else self.total[name]
-            if there < count:
+            if there < count <= (self.largest_rentable[name] if workload.one_node else self.most[name]):
+                missing = Reason("unavailable", self._to_rent(name, there, one_node=workload.one_node))
+            elif there < count:
                 where = "one node has at most" if workload.one_node else "the cluster has"
                 return Reason("count", f"{where} {there} {name}")
         if runs_there:
-            return None
+            return missing
         money_usd = remaining_usd(estimate, workload.remaining)
         if money_usd is not None and workload.budget_usd is not None and money_usd > workload.budget_usd:
             over = usd_text(money_usd - workload.budget_usd)
             return Reason("budget", f"would cost {over} more than the budget leaves")
-        return None
+        return missing
+
+    def _to_rent(self, name: str, there: int, *, one_node: bool) -> str:
+        """That what is wanted is not there, and how much of it could be rented."""
+        if one_node:
+            return f"no node has so many: one with {self.largest_rentable[name]} could be rented"
+        there_text = f"only {there} {'is' if there == 1 else 'are'} there" if there else "none is there"
+        return f"{there_text}; up to {self.most[name] - self.total[name]} could be rented"
+
+
+def _counted(nodes: Iterable[Node]) -> tuple[Counter[str], Counter[str]]:
+    """Devices of each type in all, and on the node that has the most."""
+    total: Counter[str] = Counter()
+    largest: Counter[str] = Counter()
+    for node in nodes:
+        for devices in node.devices:
+            total[devices.device_type] += devices.total
+            largest[devices.device_type] = max(largest[devices.device_type], devices.total)
+    return total, largest
 
 
 def remaining_s(workload: WorkloadView, estimate: Estimate) -> float | None:

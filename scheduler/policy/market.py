@@ -23,6 +23,7 @@ from .bidding import SETTLING_S, Bidder, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
 from .explaining import Said
+from .renting import with_nodes
 from .stays import Stays, numbers
 from .timeline import Floor
 from .turns import DETAILED, Far, Turns
@@ -436,7 +437,8 @@ class _Cycle(Turns):
         if shares:
             memory["shares"] = shares
         congestion = dict(sorted(self.congestion_usd_h.items()))
-        return Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
+        plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
+        return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders.values()})
 
 
 def _kept(board: Board, listed: Ints) -> tuple[Flags, Floats]:

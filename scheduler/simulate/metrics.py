@@ -83,6 +83,16 @@ class Summary:
     """Real seconds of one plan."""
     decision_p99_s: float | None
     decision_max_s: float | None
+    rented_usd: float | None
+    """What the rented nodes cost, boot and idle time included; None where there was nothing to rent. `usd` is what jobs
+    held, on whatever node."""
+    idle_usd: float | None
+    """The part of it for devices that no job held."""
+    node_hours: float | None
+    """Rented, from the request to the end."""
+    launches: int | None
+    """Nodes that were asked for."""
+    failed_launches: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -144,7 +154,29 @@ def summary(result: SimulationResult) -> Summary:
         decision_mean_s=_mean(decisions),
         decision_p99_s=_percentile(decisions, 99),
         decision_max_s=max(decisions, default=None),
+        **_rent(result),
     )
+
+
+def _rent(result: SimulationResult) -> dict[str, Any]:
+    """Dollars, hours and launches of rented nodes."""
+    if result.rentals is None:
+        return dict.fromkeys(("rented_usd", "idle_usd", "node_hours", "launches", "failed_launches"))
+    held: dict[str, float] = defaultdict(float)
+    for job in result.jobs:
+        for span in job.spans:
+            held[span.node] += span.count * (span.ended_s - span.began_s)
+    paid = [each for each in result.rentals if not each.failed]
+    used_usd = sum(held[each.node] / max(1, each.devices) / 3600 * each.usd_h for each in paid)
+    rented_usd = sum(each.usd for each in paid)
+    asked = [each for each in result.rentals if each.launched]
+    return {
+        "rented_usd": rented_usd,
+        "idle_usd": rented_usd - used_usd,
+        "node_hours": sum(each.ended_s - each.asked_s for each in paid) / 3600,
+        "launches": len(asked),
+        "failed_launches": sum(each.failed for each in asked),
+    }
 
 
 def _jct_s(job: JobResult) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..engine.engine import CycleReport
+from ..policy.renting import IDLE
 from ..store import Record
 
 GROWTH = 2.0
@@ -33,7 +34,7 @@ class Pace:
 
 def watched(report: CycleReport, live: Iterable[Record], now_s: float) -> bool:
     """Whether a policy that is asked later might do something else than one that is asked soon: it decides in rounds of
-    its own, or there are deadlines to meet."""
-    if "began_s" in report.plan.memory:
+    its own, there are deadlines to meet, or rented nodes stand idle."""
+    if "began_s" in report.plan.memory or report.plan.memory.get(IDLE):
         return True
     return any(record.deadline_s is not None and record.deadline_s > now_s for record in live)

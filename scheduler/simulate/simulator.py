@@ -15,6 +15,7 @@ from ..engine import Engine
 from ..engine.engine import CycleReport
 from ..engine.reconcile import Stop
 from ..policy import Policy
+from ..policy.renting import IDLE
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import Event, MemoryStore, Record
 from ..types import Plan, Situation
@@ -22,7 +23,7 @@ from .fairness import fair_seconds
 from .nodes import Failures, Nodes
 from .pace import Pace, watched
 from .profiler import TraceProfiler
-from .types import JobResult, Sample, SimulationResult, Span, Trace, TraceJob
+from .types import JobResult, NodeRental, Sample, SimulationResult, Span, Trace, TraceJob
 from .world import SimulatedCluster
 
 AGAIN = 4
@@ -111,11 +112,18 @@ class _Simulation:
         self.names = {job.id: f"job-{number}" for number, job in enumerate(trace.jobs)}
         self.cluster = SimulatedCluster(snapshot, lambda: self.now_s, jobs, options.checkpoint_every_s)
         failures = Failures(options.node_failures_per_h, options.launch_s, options.launch_failures)
-        self.nodes = Nodes.of(self.cluster, snapshot, failures, seed)
+        self.nodes = Nodes.of(self.cluster, snapshot, failures, seed, lambda: self.now_s)
         self.store = MemoryStore(keep_events=False)
         self.profiler = TraceProfiler({self.names[name]: job for name, job in jobs.items()}, options.noise, seed)
         self.engine = Engine(
-            self.store, self.cluster, self.cluster, self.policy, self.profiler, lambda: self.now_s, seed=seed
+            self.store,
+            self.cluster,
+            self.cluster,
+            self.policy,
+            self.profiler,
+            lambda: self.now_s,
+            seed=seed,
+            provider=self.nodes.provider,
         )
         submitted = submitted_s(trace.jobs)
         self.waiting = sorted(((submitted[job.id], job) for job in trace.jobs), key=lambda each: each[0])
@@ -124,16 +132,19 @@ class _Simulation:
         self.samples: list[Sample] = []
         self.pace = Pace(options.tick_s, options.longest_tick_s)
         self.idle = 0
+        self.gives_back = False
+        """Whether rented nodes stand idle that the policy will give back, or are still to join."""
 
     def run(self, on_progress: Callable[[int, float], None]) -> SimulationResult:
         notes = []
-        while self.waiting or self.live:
+        while self.waiting or self.live or self.gives_back:
             happened = [self.nodes.apply(self.now_s), self._submit(), self._learn()]
             changed = self._cycles() or any(happened)
             on_progress(len(self.names) - len(self.waiting) - len(self.live), self.now_s)
             next_s = self._next_s(self.pace.after(changed=changed))
             if next_s is None:
-                notes.append(f"{len(self.live)} jobs never ran: nothing that is there can hold them")
+                what = "is there or joins" if self.snapshot.node_types else "is there"
+                notes.append(f"{len(self.live)} jobs never ran: nothing that {what} can hold them")
                 break
             if next_s > self.options.limit_s:
                 self.now_s = max(self.now_s, self.options.limit_s)
@@ -172,12 +183,13 @@ class _Simulation:
         ended, changed, report = len(self.cluster.attempts), False, None
         for _ in range(AGAIN):
             report = self.engine.run_cycle()
-            changed |= report is None or bool(report.actions)
+            changed |= report is None or bool(report.actions or report.node_actions)
             if report is None or not any(isinstance(action, Stop) for action in report.actions):
                 break
         self.live = self.store.select(states=_LIVE)
         if report is not None:
             self._sample(report)
+            self.gives_back = bool(report.plan.memory.get(IDLE)) or self.nodes.provider.launching > 0
             changed |= watched(report, self.live, self.now_s)
         return changed or len(self.cluster.attempts) > ended
 
@@ -208,15 +220,15 @@ class _Simulation:
         arrival_s = self.waiting[0][0] if self.waiting else math.inf
         end_s = self.cluster.next_end_s()
         retry_s = min((at_s for each in self.live if (at_s := each.not_before_s or 0.0) > self.now_s), default=math.inf)
-        still = not self.waiting and end_s is None and not self.nodes.returns and math.isinf(retry_s)
-        if self.idle >= _IDLE_CYCLES and still:
+        still = not self.waiting and end_s is None and not self.nodes.may_come and math.isinf(retry_s)
+        if self.live and self.idle >= _IDLE_CYCLES and still and not self.gives_back:
             return None  # that a node is lost would help nobody
-        if not self.live and not self.waiting:
+        if not self.live and not self.waiting and not self.gives_back:
             return self.now_s
         if self.options.round_s is not None:
-            away_s = self.options.round_s if self.live else arrival_s - self.now_s
+            away_s = self.options.round_s if self.live or self.gives_back else arrival_s - self.now_s
             return self.now_s + max(1, math.ceil(away_s / self.options.round_s)) * self.options.round_s
-        if not self.live:
+        if not self.live and not self.gives_back:
             return arrival_s
         end_s = math.inf if end_s is None else end_s
         event_s = min(arrival_s, end_s, retry_s, self.nodes.next_s(), self._lesson_s())
@@ -244,7 +256,8 @@ class _Simulation:
         for name, held in self.cluster.held_now().items():
             spans.setdefault(name, []).extend(held)
         records = {record.id: record for record in self.store.select()}
-        totals = {name: self.snapshot.total(name) for name in self.snapshot.device_types}
+        most = self.snapshot.with_rentable()
+        totals = {name: most.total(name) for name in most.device_types}
         came = [replace(job, arrives_s=_arrived_s(job, records)) for job in self.trace.jobs if job.id in records]
         lives = {
             job.id: (job.arrives_s, self.now_s if (ended := records[job.id].ended_s) is None else ended) for job in came
@@ -255,7 +268,27 @@ class _Simulation:
             for job in came
         ]
         text = self.options.as_text()
-        return SimulationResult(self.policy.name, self.trace.name, self.seed, jobs, self.samples, text, notes)
+        rentals = self._rentals()
+        return SimulationResult(self.policy.name, self.trace.name, self.seed, jobs, self.samples, text, notes, rentals)
+
+    def _rentals(self) -> list[NodeRental] | None:
+        if not self.snapshot.node_types:
+            return None
+        there = {node.node_id for node in self.snapshot.nodes}
+        return [
+            NodeRental(
+                node=each.node_id,
+                node_type=each.node_type.name,
+                devices=sum(count for _, count in each.node_type.devices),
+                usd_h=each.node_type.price_usd_h,
+                asked_s=each.asked_s,
+                joined_s=None if each.fails or each.joins_s > self.now_s else each.joins_s,
+                ended_s=self.now_s if each.ended_s is None else each.ended_s,
+                failed=each.fails and each.joins_s <= self.now_s,
+                launched=each.node_id not in there,
+            )
+            for each in self.nodes.provider.rentals()
+        ]
 
 
 def submitted_s(jobs: Sequence[TraceJob]) -> dict[str, float]:

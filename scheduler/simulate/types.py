@@ -150,6 +150,31 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class NodeRental:
+    """A rented node, or the try to have one. It is paid for from when it was asked for, as clouds charge for the boot;
+    a launch that failed costs nothing."""
+
+    node: str
+    node_type: str
+    devices: int
+    usd_h: float
+    asked_s: float
+    """Or when the simulation began, of one that was there from the start."""
+    joined_s: float | None
+    """None: its launch failed, or was still going on at the end."""
+    ended_s: float
+    """Given back, taken back, failed, or the end of the simulation."""
+    failed: bool = False
+    launched: bool = True
+    """Whether it was asked for; else it was there from the start."""
+
+    @property
+    def usd(self) -> float:
+        """What it cost."""
+        return 0.0 if self.failed else max(0.0, self.ended_s - self.asked_s) / 3600 * self.usd_h
+
+
+@dataclass(frozen=True)
 class SimulationResult:
     """One policy on one trace."""
 
@@ -162,3 +187,5 @@ class SimulationResult:
     """What was simulated besides: rounds, noise, failures; for the reader."""
     notes: Sequence[str] = ()
     """What a reader must know: jobs that never fit, a run that was cut off."""
+    rentals: Sequence[NodeRental] | None = None
+    """Nodes that were rented; None where there was nothing to rent."""

@@ -14,6 +14,7 @@ from cluster.definition import (
     EnergyDefinition,
     HeadDefinition,
     NodeDefinition,
+    RentDefinition,
     TariffDefinition,
 )
 
@@ -22,6 +23,7 @@ MODELS = {
     "Cluster definition": ClusterDefinition,
     "Cluster definition: head": HeadDefinition,
     "Cluster definition: nodes": NodeDefinition,
+    "Cluster definition: rent": RentDefinition,
     "Cluster definition: energy": EnergyDefinition,
     "Cluster definition: tariff": TariffDefinition,
 }
@@ -53,13 +55,15 @@ def test_every_name_is_documented_once_and_no_other(section: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", [name for name in MODELS if name not in ("Cluster definition", "Cluster definition: nodes")]
+    "section",
+    [name for name in MODELS if name not in ("Cluster definition", "Cluster definition: nodes")],
 )
 def test_defaults_are_those_of_the_code(section: str) -> None:
     documented = {row[0].strip("`"): row[2] for row in table(section)}
     fields = MODELS[section].model_fields
     assert documented == {
-        name: "null" if field.default is None else str(field.default) for name, field in fields.items()
+        name: "required" if field.is_required() else "null" if field.default is None else str(field.default)
+        for name, field in fields.items()
     }
 
 

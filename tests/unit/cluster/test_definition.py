@@ -10,7 +10,7 @@ import pytest
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.host import HostRates
-from cluster.types import EMULATED_SPEED_LABEL, NODE_TYPE_LABEL, NodeDevices
+from cluster.types import EMULATED_SPEED_LABEL, NODE_TYPE_LABEL, DeviceType, NodeDevices
 from workloads.errors import SpecError
 
 
@@ -137,3 +137,76 @@ def test_a_number_of_nodes_that_are_alike(catalog: Catalog) -> None:
     assert found.snapshot(None, catalog).total("T4") == 13
     with pytest.raises(SpecError, match="'t4-2' is used twice"):
         ClusterDefinition.parse({"nodes": [*nodes, {"name": "t4-2", "device": "T4"}]}, catalog)
+
+
+def test_nodes_to_rent_are_no_nodes_yet_but_types_with_a_price(catalog: Catalog) -> None:
+    nodes = [
+        {"name": "own", "device": "T4"},
+        {
+            "name": "g4",
+            "device": "t4",
+            "count": 4,
+            "instance": "aws/g4dn.12xlarge",
+            "rent": {"most": 5, "launch_s": 90},
+        },
+        {"name": "spot", "device": "T4", "price_usd_h": 0.2, "market": "spot", "number": 1, "rent": {"most": 2}},
+    ]
+    definition = ClusterDefinition.parse({"nodes": nodes, "rent_cap_usd_h": 12.5}, catalog)
+    snapshot = definition.snapshot(None, catalog)
+    assert [(node.name, node.node_type) for node in snapshot.nodes[1:]] == [("own", "own"), ("spot-1", "spot")]
+    assert snapshot.total("T4") == 2
+    assert snapshot.with_rentable().total("T4") == 2 + 5 * 4 + 1
+    assert snapshot.with_rentable().with_rentable() == snapshot.with_rentable()
+    price = catalog.price("T4", "aws/g4dn.12xlarge")
+    assert price is not None
+    g4, spot = snapshot.node_types
+    assert (g4.name, g4.devices, g4.most, g4.launch_s, g4.launching) == ("g4", (("T4", 4),), 5, 90.0, 0)
+    assert g4.price_usd_h == pytest.approx(4 * price.usd_h)
+    assert (spot.price_usd_h, spot.market, spot.launch_s) == (0.2, "spot", 180.0)
+    assert spot.interruptions_per_h == catalog.interruptions_per_h("T4")
+    assert snapshot.rent_cap_usd_h == 12.5
+    assert [node.node_id for node in snapshot.rented("spot")] == ["planned-spot-1"]
+    assert snapshot.rented_usd_h() == pytest.approx(0.2)
+    assert ClusterDefinition.parse({"nodes": nodes[:1]}, catalog).snapshot(None, catalog).node_types == ()
+
+
+def test_a_type_that_may_only_be_rented_is_known(catalog: Catalog) -> None:
+    node = {"name": "a", "device": "A100", "rent": {"most": 2}}
+    snapshot = ClusterDefinition.parse({"nodes": [node]}, catalog).snapshot(None, catalog)
+    assert snapshot.total("A100-SXM4-40GB") == 0
+    price = catalog.price("A100-SXM4-40GB")
+    assert price is not None
+    assert snapshot.device_types["A100-SXM4-40GB"].price_usd_h == price.usd_h == snapshot.node_types[0].price_usd_h
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        pytest.param(
+            {"number": 3, "rent": {"most": 2}}, ["nodes.0.rent.most", "raise it to 3"], id="fewer than there are"
+        ),
+        pytest.param({"rent": {}}, ["nodes.0.rent.most", "required"], id="nobody says how many"),
+        pytest.param({"rent": {"most": 0}}, ["nodes.0.rent.most"], id="none at all"),
+        pytest.param({"rent": {"most": 1, "launch": 9}}, ["fields are most, launch_s"], id="an unknown field"),
+        pytest.param({"number": 0}, ["nodes.0.number", "give it a `rent`"], id="no nodes that are not rented either"),
+        pytest.param(
+            {"rent": {"most": 1}, "price_usd_h": 0}, ["nodes.0.price_usd_h", "a price of 0"], id="nodes for nothing"
+        ),
+        pytest.param(
+            {"device": "Z9", "rent": {"most": 1}}, ["no known price", "give `price_usd_h`"], id="nobody knows the price"
+        ),
+    ],
+)
+def test_bad_nodes_to_rent_are_refused(catalog: Catalog, node: dict[str, Any], says: list[str]) -> None:
+    extra = DeviceType("Z9", "gpu")
+    known = Catalog({**catalog.device_types, "Z9": extra}, catalog.instances)
+    with pytest.raises(SpecError) as caught:
+        ClusterDefinition.parse({"nodes": [{"name": "a", "device": "T4", **node}]}, known, file="cluster.yaml")
+    for part in says:
+        assert part in str(caught.value)
+
+
+def test_no_node_has_the_name_of_a_kind_that_is_rented(catalog: Catalog) -> None:
+    nodes = [{"name": "g4", "device": "T4", "rent": {"most": 2}}, {"name": "g4", "device": "T4"}]
+    with pytest.raises(SpecError, match="'g4' is used twice"):
+        ClusterDefinition.parse({"nodes": nodes}, catalog)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.fake import FakeCluster, Script
-from cluster.types import RunRequest, Snapshot
+from cluster.fake_provider import FakeProvider
+from cluster.types import NodeType, RunRequest, Snapshot
 from making import standard
 from scheduler.engine import Engine, Upstream
 from scheduler.engine.engine import CycleReport
@@ -45,11 +46,18 @@ class World:
         self.policy: Policy = create(policy)
         self.store = Store(path)
         self.cluster = FakeCluster(where or standard(), lambda: self.now_s, self._script)
+        self.launches_fail: Callable[[NodeType], bool] = lambda _: False
+        self.provider = FakeProvider(self.cluster, lambda: self.now_s, self._launch_fails)
         self.engine = self._engine()
         self.submitted: list[str] = []
 
     def _engine(self) -> Engine:
-        return Engine(self.store, self.cluster, self.cluster, self.policy, self.profiler, lambda: self.now_s)
+        now = lambda: self.now_s  # noqa: E731
+        provider = self.provider
+        return Engine(self.store, self.cluster, self.cluster, self.policy, self.profiler, now, provider=provider)
+
+    def _launch_fails(self, kind: NodeType) -> bool:
+        return self.launches_fail(kind)
 
     def _script(self, request: RunRequest) -> Script:
         script = self.scripts.get(request.job.workload_id, Script())
@@ -128,7 +136,7 @@ class World:
         records = {record.id: record for record in self.store.select()}
         assert list(records) == self.submitted, "a workload was lost"
         events = self.store.events(limit=1_000_000)
-        about_all = {"calibration-reset"}
+        about_all = {"calibration-reset", "node-requested", "node-released"}
         assert all(event.cause for event in events), "an event without a cause"
         assert all(event.workload_id in records or event.kind in about_all for event in events), "of no workload"
         assert not [event for event in events if "held twice" in event.cause or "gang" in event.cause]

@@ -31,10 +31,10 @@ def ran(name: str, predicted: Estimate, kind: str = "train", **fields: Any) -> R
     return Record(name, name, kind, {}, "succeeded", 10.0, "/out", "/run", **(known | fields))  # type: ignore[arg-type]
 
 
-def simulated(folder: Path, trace: Path, *flags: str) -> Any:
-    cluster = folder / "cluster.yaml"
-    cluster.write_text(CLUSTER)
-    arguments = ["simulate", str(trace), "--cluster", str(cluster), "--policy", "first-fit", "--json", *flags]
+def simulated(folder: Path, trace: Path, *flags: str, cluster: str = CLUSTER) -> Any:
+    path = folder / "cluster.yaml"
+    path.write_text(cluster)
+    arguments = ["simulate", str(trace), "--cluster", str(path), "--policy", "first-fit", "--json", *flags]
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, found.output
     return json.loads(found.stdout)
@@ -55,3 +55,18 @@ def test_learning_is_told(tmp_path: Path) -> None:
         "learns": "yes",
     }
     assert simulated(tmp_path, trace)["policies"][0]["options"] == {}
+
+
+RENTED = "nodes:\n  - {name: g4, device: T4, price_usd_h: 0.5, rent: {most: 2, launch_s: 60}}\n" + (
+    "  - {name: cores, device: cpu, count: 8, price_usd_h: 0.2, rent: {most: 2}}\n"
+)
+
+
+def test_nodes_are_rented_as_the_cluster_says(tmp_path: Path) -> None:
+    trace = stored(tmp_path, ran("train", est(100, T4=1)))
+    found = simulated(tmp_path, trace, "--policy", "market", cluster=RENTED)["policies"][0]
+    assert [each["state"] for each in found["jobs"]] == ["succeeded"]
+    assert (found["summary"]["launches"], found["summary"]["failed_launches"]) == (1, 0)
+    assert found["jobs"][0]["ended_s"] - found["jobs"][0]["arrived_s"] == 160.0
+    none = simulated(tmp_path, trace, "--policy", "market")["policies"][0]["summary"]
+    assert (none["launches"], none["rented_usd"]) == (None, None)

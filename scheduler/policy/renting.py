@@ -1,0 +1,430 @@
+"""Which nodes to rent, and which rented ones to give back. Pure.
+
+A node is rented where the money of the whole queue with it (its boot, what runs on it one after another, the time it
+stands idle before it is given back) is less than without it (`fleet`). It is given back once it has stood idle for as
+long as the next launch would cost: whoever comes next, that is at most twice what the best decision would have cost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+
+from cluster.types import Node, NodeType
+from workloads.quantities import usd_text
+
+from ..types import Configuration, Explanation, NodeRelease, NodeRequest, Placement, Plan, Situation, WorkloadView
+from .candidates import Supply, resting
+from .fleet import Job, Machine, Prediction, predict, there
+from .prices import value_of_time_usd_h
+from .renting_queue import Wait, busy_s, movers, waiting
+from .stays import numbers
+
+__all__ = ["Decision", "Wait", "decide", "with_nodes"]
+
+DETAILED = 128
+"""So many of the queue are predicted; who waits behind them is not."""
+BUNDLES = 48
+"""So many sets of nodes are weighed at most, those that the first in the queue could use before others."""
+ROUNDS = 6
+"""So many different sets of nodes are asked for in one plan, at most."""
+MARGIN = 0.05
+"""What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
+LONGEST_KEPT_S = 3600.0
+"""No node is kept idle for longer, however cheap it is."""
+LEAST_USD_H = 1e-6
+"""What is given for nothing is taken to cost this."""
+IDLE = "idle"
+"""The note of a plan that says since when rented nodes stand idle."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to rent and give back, and what that means for who waits."""
+
+    requests: tuple[NodeRequest, ...] = ()
+    releases: tuple[NodeRelease, ...] = ()
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """By workload, where there is something to say: the node that is on its way for it, or why there is none."""
+    idle: Mapping[str, float] = field(default_factory=dict)
+    """Since when each rented node has had nothing to do: a note for the next plan."""
+    declined: frozenset[str] = frozenset()
+    """Workloads that were given something, would begin again if they were moved, and pay less on a node that is on its
+    way."""
+
+
+def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> Decision:
+    """`waits` in order of turn. Finds what it noted the last time in `Situation.memory[IDLE]`."""
+    if not situation.snapshot.node_types:
+        return Decision()
+    renting = _Renting(situation, waits, placements)
+    new, outcome = renting.best()
+    requests = tuple(
+        NodeRequest(name, count, renting.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
+    )
+    idle = renting.idle()
+    releases = tuple(renting.releases(idle, new, outcome))
+    return Decision(requests, releases, renting.causes(new, outcome), idle, renting.declined(new, outcome))
+
+
+def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]) -> Plan:
+    """A plan with the nodes that its waiting workloads are worth. `time_usd_h` is what the time of each is worth that
+    could have had something; its explanations are in order of turn. Without anything to rent, the plan as it is."""
+    if not situation.snapshot.node_types:
+        return plan
+    views = {view.id: view for view in situation.workloads}
+    queue = [
+        views[name]
+        for name in plan.explanations
+        if name in views and name not in plan.placements and resting(views[name], situation.now_s) is None
+    ]
+    waits = [_wait(view, plan.explanations[view.id], time_usd_h.get(view.id)) for view in queue[:DETAILED]]
+    found = decide(situation, waits + [_far_behind(view) for view in queue[DETAILED:]], plan.placements)
+    return replace(
+        plan,
+        placements={name: each for name, each in plan.placements.items() if name not in found.declined},
+        explanations=_Said(plan.explanations, found.causes),
+        memory={**plan.memory, IDLE: dict(found.idle)},
+        requests=found.requests,
+        releases=found.releases,
+    )
+
+
+def _wait(view: WorkloadView, explanation: Explanation, time_usd_h: float | None) -> Wait:
+    """As its explanation says."""
+    known = [
+        (each.total_usd, each.wait_s) for each in explanation.options if each.total_usd is not None and each.wait_s
+    ]
+    total_usd, wait_s = min(known, default=(None, None))
+    return Wait(view, value_of_time_usd_h(view.objective) if time_usd_h is None else time_usd_h, total_usd, wait_s)
+
+
+def _far_behind(view: WorkloadView) -> Wait:
+    """One of those that are not predicted."""
+    return Wait(view, value_of_time_usd_h(view.objective), None, None)
+
+
+class _Said(Mapping[str, Explanation]):
+    """Explanations with what there is to say of nodes. What nobody asks for is not put into words."""
+
+    def __init__(self, before: Mapping[str, Explanation], causes: Mapping[str, str]) -> None:
+        self._before, self._causes = before, causes
+
+    def __getitem__(self, name: str) -> Explanation:
+        before, cause = self._before[name], self._causes.get(name)
+        return before if cause is None else _explained(before, cause)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._before)
+
+    def __len__(self) -> int:
+        return len(self._before)
+
+
+def _explained(explanation: Explanation, cause: str) -> Explanation:
+    """What is on its way goes first; what would wait for nothing else waits for that."""
+    if explanation.chosen is not None:  # it declines that
+        return replace(explanation, chosen=None, summary=f"{cause}; that is less money than {explanation.chosen} now")
+    waits = any(option.reason is not None and option.reason.code == "capacity" for option in explanation.options)
+    return replace(explanation, summary=f"{cause}; {explanation.summary}" if waits else cause)
+
+
+class _Renting:
+    """What there is, what may be rented, and who would have it."""
+
+    def __init__(self, situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> None:
+        self.situation, self.snapshot, self.now_s = situation, situation.snapshot, situation.now_s
+        self.placements = placements
+        self.rented_usd_h = self.snapshot.rented_usd_h()
+        self.present = {
+            each.name: len(self.snapshot.rented(each.name)) + each.launching for each in self.snapshot.node_types
+        }
+        self.types = {each.name: each for each in self.snapshot.node_types}
+        self.jobs = [*waiting(situation, waits[:DETAILED]), *movers(situation, placements)]
+        self.waits = waits
+        self.busy_s = busy_s(situation, placements)
+        self.machines = [
+            *(there(self.snapshot, node, self.busy_s.get(node.node_id, {})) for node in self.snapshot.nodes),
+            *(
+                Machine.rented(kind, max(1.0, at_s - self.now_s), f"launching-{kind.name}-{number}")
+                for kind in self.snapshot.node_types
+                for number, at_s in enumerate(sorted(kind.joins_s))
+            ),
+        ]
+        self.tail_s = {each.name: self._keep_s(each) for each in self.snapshot.node_types}
+        self.without = self.predict(Counter())
+
+    def _keep_s(self, kind: NodeType) -> float:
+        """How long an idle one is kept: until that has cost what the next launch would, the boot and the time of who
+        waits for it."""
+        names = {name for name, _ in kind.devices}
+        worth = [
+            value_of_time_usd_h(view.objective)
+            for view in self.situation.workloads
+            if any(name in names for each in view.estimates for name, _ in each.configuration.groups)
+        ]
+        time_usd_h = sum(worth) / len(worth) if worth else value_of_time_usd_h("balanced")
+        return min(LONGEST_KEPT_S, kind.launch_s * (1 + time_usd_h / max(kind.price_usd_h, LEAST_USD_H)))
+
+    def fleet(self, new: Mapping[str, int]) -> list[Machine]:
+        """With so many new nodes."""
+        more = (Machine.rented(self.types[name], self.types[name].launch_s) for name in _each(new))
+        return [*self.machines, *more]
+
+    def predict(self, new: Mapping[str, int]) -> Prediction:
+        """The queue with so many new nodes."""
+        return predict(self.fleet(new), self.jobs, self.tail_s)
+
+    # Renting
+
+    def best(self) -> tuple[Counter[str], Prediction]:
+        """The new nodes of least money. Where the cap is in the way, what saves the most for its share of the cap is
+        tried as well."""
+        found, capped = self._search(per_usd_h=False)
+        if capped:
+            found = min(found, self._search(per_usd_h=True)[0], key=lambda each: each[1].usd)
+        return found
+
+    def _search(self, *, per_usd_h: bool) -> tuple[tuple[Counter[str], Prediction], bool]:
+        """Greedily: one set of nodes after the other, the one that saves the most first. Whether the cap was in the
+        way of any."""
+        new, best, capped = Counter[str](), self.without, False
+        bundles = list(islice(_bundles(self), BUNDLES))
+        for _ in range(ROUNDS):
+            found: tuple[float, Counter[str], Prediction] | None = None
+            for bundle in bundles:
+                wider, outcome, stopped = self._widened(new, bundle, best)
+                capped |= stopped
+                if wider is None:
+                    continue
+                saved = best.usd - outcome.usd
+                score = saved / max(self.usd_h(wider) - self.usd_h(new), LEAST_USD_H) if per_usd_h else saved
+                if found is None or score > found[0]:
+                    found = score, wider, outcome
+            if found is None:
+                break
+            _, new, best = found
+        return (new, best), capped
+
+    def _widened(
+        self, new: Counter[str], bundle: Counter[str], before: Prediction
+    ) -> tuple[Counter[str] | None, Prediction, bool]:
+        """As often the bundle as saves the most, found by doubling the step and then halving it; None where even one
+        does not pay. Whether the cap stopped it."""
+        known: dict[int, Prediction | None] = {0: before}
+        capped, growing, times, step = False, True, 0, 1
+        while step >= 1:
+            for other in (times + step, times - step):
+                if other not in known and other > 0:
+                    wider = new + _times(bundle, other)
+                    fits = self._has_room(wider) and self._is_within_cap(wider)
+                    capped |= not fits and self._has_room(wider)
+                    known[other] = self.predict(wider) if fits else None
+                if _better(times, known[times], other, known.get(other)):
+                    times = other
+                    break
+            else:
+                growing = False
+            step = step * 2 if growing else step // 2
+        best = known[times] or before
+        return (new + _times(bundle, times) if times else None), best, capped
+
+    def _has_room(self, new: Mapping[str, int]) -> bool:
+        """Whether so many more may be had: of types that are to be had now, up to their most."""
+        return all(count <= self.room(self.types[name]) for name, count in new.items())
+
+    def room(self, kind: NodeType) -> int:
+        """How many more of a type may be asked for now."""
+        if kind.unavailable_until_s is not None and kind.unavailable_until_s > self.now_s:
+            return 0
+        return max(0, kind.most - self.present[kind.name])
+
+    def usd_h(self, new: Mapping[str, int]) -> float:
+        """Dollars an hour of new nodes."""
+        return sum(self.types[name].price_usd_h * count for name, count in new.items())
+
+    def _is_within_cap(self, new: Mapping[str, int]) -> bool:
+        cap_usd_h = self.snapshot.rent_cap_usd_h
+        return cap_usd_h is None or self.rented_usd_h + self.usd_h(new) <= cap_usd_h * (1 + 1e-9)
+
+    def cause(self, name: str, new: Mapping[str, int], outcome: Prediction) -> str:
+        """Why these are asked for."""
+        fleet = self.fleet(new)
+        theirs = {index for index, each in enumerate(fleet) if not each.node_id and _type_name(each) == name}
+        served = sum(bool(turn.machines & theirs) for turn in outcome.turns.values())
+        who = "one workload" if served == 1 else f"{served} workloads"
+        alone = {each.view.id for each in self.jobs if each.total_usd is None} - set(self.without.turns)
+        if alone & set(outcome.turns):
+            return f"{who} would run on it, and what is there cannot hold all that wait"
+        saved_usd = self.without.usd - outcome.usd
+        return f"{who} would run on it: all together pay {usd_text(saved_usd)} less, its price included"
+
+    def declined(self, new: Mapping[str, int], outcome: Prediction) -> frozenset[str]:
+        """Who was given something that it could not leave again, and would have what is on its way."""
+        fleet = self.fleet(new)
+        return frozenset(
+            each.view.id
+            for each in self.jobs
+            if each.view.id in self.placements
+            and not each.view.resumes
+            and (turn := outcome.turns.get(each.view.id)) is not None
+            and any(fleet[index].joins_s > 0 for index in turn.machines)
+        )
+
+    # Giving back
+
+    def idle(self) -> dict[str, float]:
+        """Since when each rented node has had nothing to do."""
+        noted = numbers(self.situation.memory.get(IDLE))
+        used = {node for placement in self.placements.values() for _, node in placement.devices}
+        used |= {n for view in self.situation.workloads if view.placement for _, n in view.placement.devices}
+        return {
+            node.node_id: min(self.now_s, noted.get(node.node_id, self.now_s))
+            for node in self.snapshot.nodes
+            if self.snapshot.type_of(node) is not None and node.node_id not in used and _is_free(node)
+        }
+
+    def releases(self, idle: Mapping[str, float], new: Counter[str], outcome: Prediction) -> Iterator[NodeRelease]:
+        """Those that have stood idle for too long, unless somebody will have them soon. Who could have them at once
+        has been asked: the plan gave them to nobody. Where the cap keeps others from what they would pay for, those
+        that nobody will have go at once."""
+        later = [turn for turn in outcome.turns.values() if turn.start_s > 0]
+        soon: dict[int, float] = {}
+        for turn in sorted(later, key=lambda each: -each.start_s):
+            soon |= dict.fromkeys(turn.machines, turn.start_s)
+        wanted = {index for turn in outcome.turns.values() for index in turn.machines}
+        in_the_way = bool(idle) and self._cap_is_in_the_way(new, outcome)
+        for index, machine in enumerate(self.machines):
+            kind = machine.node_type
+            if kind is None or new[kind.name] or machine.node_id not in idle:
+                continue
+            keep_s, idle_s = self.tail_s[kind.name], self.now_s - idle[machine.node_id]
+            cost = usd_text(kind.price_usd_h)
+            if in_the_way and index not in wanted:
+                yield NodeRelease(
+                    machine.node_id, f"idle, and the cap, of which it takes {cost} an hour, keeps others waiting"
+                )
+            elif idle_s >= keep_s and soon.get(index, keep_s) >= keep_s:
+                why = f"idle for {idle_s:.0f} s at {cost} an hour: a launch costs less by now"
+                yield NodeRelease(machine.node_id, why)
+
+    def _cap_is_in_the_way(self, new: Counter[str], outcome: Prediction) -> bool:
+        """Whether more nodes would pay, but for the cap."""
+        return any(
+            self._has_room(new + bundle)
+            and not self._is_within_cap(new + bundle)
+            and _pays(outcome, self.predict(new + bundle))
+            for bundle in islice(_bundles(self), BUNDLES)
+        )
+
+    # What is said
+
+    def causes(self, new: Mapping[str, int], outcome: Prediction) -> dict[str, str]:
+        """For each that waits what is on its way for it, or, where it can run on rented nodes only, why nothing is."""
+        fleet = self.fleet(new)
+        found: dict[str, str] = {}
+        declined = self.declined(new, outcome)
+        for each in self.jobs:
+            if each.view.id in self.placements and each.view.id not in declined:
+                continue
+            turn = outcome.turns.get(each.view.id)
+            coming = [] if turn is None else [fleet[index] for index in turn.machines if fleet[index].joins_s > 0]
+            if coming:
+                last = max(coming, key=lambda machine: machine.joins_s)
+                state = "is on its way" if last.node_id else "is asked for"
+                found[each.view.id] = f"a node {_type_name(last)} {state}: joins in {_about(last.joins_s)}"
+            elif turn is None and each.total_usd is None and (why := self._why_none(each)):
+                found[each.view.id] = why
+        supply = Supply(self.snapshot)
+        for wait in self.waits[DETAILED:]:
+            reasons = [supply.objection(wait.view, each) for each in wait.view.estimates]
+            if None not in reasons and any(reason is not None and reason.code == "unavailable" for reason in reasons):
+                found[wait.view.id] = "waits for a node to be rented: many wait before it"
+        return found
+
+    def _why_none(self, each: Job) -> str:
+        """Why nothing is rented for one that cannot run on what is there."""
+        wanted = {name for choice in each.choices for name, _ in choice.configuration.groups}
+        kinds = [kind for kind in self.types.values() if any(name in wanted for name, _ in kind.devices)]
+        said = []
+        for kind in kinds:
+            until_s = kind.unavailable_until_s
+            if until_s is not None and until_s > self.now_s:
+                said.append(f"{kind.name} could not be had, it is asked for again in {_about(until_s - self.now_s)}")
+            elif self.room(kind) == 0:
+                said.append(f"all {kind.most} {kind.name} are rented")
+            elif not self._is_within_cap({kind.name: 1}):
+                cap = usd_text(self.snapshot.rent_cap_usd_h or 0.0)
+                said.append(f"with {kind.name} the cap of {cap} an hour would be passed")
+        return (
+            "waits for a node to be rented: " + ("; ".join(said) or "none that may be rented is enough")
+            if kinds
+            else ""
+        )
+
+
+def _about(seconds: float) -> str:
+    return f"about {max(1, round(seconds / 60))} min" if seconds >= 60 else f"about {max(1, round(seconds)):.0f} s"
+
+
+def _bundles(renting: _Renting) -> Iterator[Counter[str]]:
+    """Sets of nodes that somebody who waits could use: enough for a whole configuration, or what is missing for it."""
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    for configuration in dict.fromkeys(choice.configuration for each in renting.jobs for choice in each.choices):
+        for bundle in _for(renting, configuration):
+            key = tuple(sorted(bundle.items()))
+            if bundle and key not in seen:
+                seen.add(key)
+                yield bundle
+
+
+def _for(renting: _Renting, configuration: Configuration) -> Iterator[Counter[str]]:
+    """What a gang lacks beside what there is, or all of its nodes as new ones, from each combination of types that
+    have its devices."""
+    have: Counter[str] = Counter()
+    for machine in renting.machines:
+        have.update(dict(machine.devices))
+    offers = [
+        [kind for kind in renting.types.values() if dict(kind.devices).get(name) and renting.room(kind)]
+        for name, _ in configuration.groups
+    ]
+    for there_too in (True, False):
+        needs = [(name, count - (have[name] if there_too else 0)) for name, count in configuration.groups]
+        wanted = [(kinds, need) for kinds, need in zip(offers, needs, strict=True) if need[1] > 0]
+        for kinds in product(*(kinds for kinds, _ in wanted)):
+            bundle: Counter[str] = Counter()
+            for kind, (_, (name, count)) in zip(kinds, wanted, strict=True):
+                bundle[kind.name] = max(bundle[kind.name], -(-count // dict(kind.devices)[name]))
+            yield bundle
+
+
+def _pays(before: Prediction, after: Prediction) -> bool:
+    """Whether the nodes that are more save more than nothing."""
+    return before.usd - after.usd > MARGIN * max(0.0, after.new_usd - before.new_usd) + 1e-9
+
+
+def _better(times: int, here: Prediction | None, other: int, there: Prediction | None) -> bool:
+    """Whether to go on with another number of the same bundle: with more where those pay, with fewer where they do
+    not."""
+    if here is None or there is None:
+        return False
+    return _pays(here, there) if other > times else not _pays(there, here)
+
+
+def _times(bundle: Counter[str], times: int) -> Counter[str]:
+    return Counter({name: count * times for name, count in bundle.items()})
+
+
+def _each(new: Mapping[str, int]) -> Iterator[str]:
+    for name, count in sorted(new.items()):
+        yield from [name] * count
+
+
+def _type_name(machine: Machine) -> str:
+    return "" if machine.node_type is None else machine.node_type.name
+
+
+def _is_free(node: Node) -> bool:
+    return all(each.free >= each.total for each in node.devices)
