@@ -187,9 +187,10 @@ class Bids:
         return np.where(self.usable, bid, 0.0)
 
     def time_share(self) -> Floats:
-        """By workload: how much of its least money is the value of its time."""
+        """By workload: what its time is worth of that and one device of its cheapest configuration together."""
         rows = np.maximum(self.cheapest, 0)
-        return self.seconds[rows] / 3600 * self.time_usd_h / self.money_usd[rows]
+        devices = self.board.configurations.use[self.board.place[rows]].sum(axis=1)
+        return np.asarray(self.time_usd_h / (self.time_usd_h + self.price_usd_h[rows] / np.maximum(devices, 1)))
 
     def left_of(self, row: int) -> float | None:
         """Seconds to the end there, started now; None: not known."""

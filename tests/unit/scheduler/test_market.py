@@ -53,7 +53,7 @@ def test_a_short_one_takes_the_device_of_a_long_one_that_can_go_on_later() -> No
         {"held_s": SETTLING_S - 1},
         {"unsaved_s": 60 * STAY_S},
         {"priority": 1},
-        {"objective": "time", "remaining": 0.2},
+        {"objective": "time", "remaining": 0.1},
     ],
     ids=[
         "it would begin again",
@@ -313,5 +313,5 @@ def test_the_price_of_starting_now_is_the_right_one(objective: str) -> None:
     waits = view("b", est(200, T4=1), objective=objective)
     summary = plan(ONE_T4, view("a", est(100, T4=1)), waits).explanations["b"].summary
     more_usd_h = float(summary.split("worth $")[1].removesuffix(" an hour more"))
-    # What bids twice as much for each second: $5 an hour against $2.5 for half as long.
-    assert value_of_time_usd_h(objective) + more_usd_h == pytest.approx(5.0, rel=0.01)
+    # What bids twice as much for each second: $12 an hour against $6 for half as long.
+    assert value_of_time_usd_h(objective) + more_usd_h == pytest.approx(12.0, rel=0.01)

@@ -133,8 +133,8 @@ def test_prices_are_zero_where_there_is_enough() -> None:
 
 
 def test_prices_rise_with_what_the_next_best_costs() -> None:
-    # A core instead takes half as long again, at $2 an hour of waiting: about $0.6 an hour.
-    assert prices(5, 3) == pytest.approx(0.6, abs=0.2)
+    # A core instead takes half as long again, at $6 an hour of waiting: about $2 an hour.
+    assert prices(5, 3) == pytest.approx(2.0, abs=0.3)
 
 
 def test_prices_do_not_remember_a_crowd_that_has_gone() -> None:
@@ -157,7 +157,7 @@ def test_the_market_spreads_out_when_everyone_wants_the_same() -> None:
 def test_the_yardstick_knows_a_schedule_by_hand() -> None:
     only: Snapshot = snapshot(node("a100", ("A100", 1)))
     views = [view("long", est(3600, A100=1)), view("short", est(360, A100=1))]
-    # The short one first: 0.1 h and 1.1 h of waiting at $2.5, and 1.1 h of an A100.
-    assert best_money(only, views) == pytest.approx(2.5 * (0.1 + 1.1) + 4 * 1.1)
+    # The short one first: 0.1 h and 1.1 h of waiting at $6, and 1.1 h of an A100.
+    assert best_money(only, views) == pytest.approx(6.0 * (0.1 + 1.1) + 4 * 1.1)
     runs = simulate(create("market"), only, views)
-    assert money_of(runs, views) == pytest.approx(2.5 * (0.1 + 1.1) + 4 * 1.1)
+    assert money_of(runs, views) == pytest.approx(6.0 * (0.1 + 1.1) + 4 * 1.1)

@@ -68,15 +68,15 @@ def test_first_fit_passes_over_what_does_not_fit() -> None:
 def test_the_market_takes_the_least_money_and_says_what_the_others_cost() -> None:
     cheap, fast = est(3600, T4=1), est(450, A100=1)
     plan = create("market").plan(situation(standard(), view("w", cheap, fast, objective="balanced")))
-    # T4: $0.5 and an hour of $2.5. A100: 450 s of $4 and of $2.5.
+    # T4: $0.5 and an hour of $6. A100: 450 s of $4 and of $6.
     rows = (
-        Option(cheap, 3.0, reason=Reason("dearer", "$2.1875 dearer in all")),
-        Option(fast, 0.8125),
+        Option(cheap, 6.5, reason=Reason("dearer", "$5.2500 dearer in all")),
+        Option(fast, 1.25),
     )
     assert replace(plan, memory={}) == Plan(
         1,
         {"w": placed(("A100", "a100"))},
-        {"w": Explanation(configuration(A100=1), "A100 x1 is the least money: $0.8125 with the time it takes", rows)},
+        {"w": Explanation(configuration(A100=1), "A100 x1 is the least money: $1.2500 with the time it takes", rows)},
         {"A100": 0.0, "T4": 0.0, "cpu": 0.0},
     )
 
@@ -87,7 +87,7 @@ def test_the_market_takes_the_least_money_and_says_what_the_others_cost() -> Non
     ids=["cost waits longest", "balanced", "time pays most"],
 )
 def test_the_value_of_time_decides(objective: str, chosen: str) -> None:
-    choices = (est(3600, cpu=1), est(2400, T4=1), est(1200, A100=1))
+    choices = (est(2700, cpu=1), est(2400, T4=1), est(1800, A100=1))
     plan = create("market").plan(situation(standard(), view("w", *choices, objective=objective)))
     assert str(plan.explanations["w"].chosen) == chosen
 
@@ -388,7 +388,7 @@ def test_an_unknown_one_is_compared_as_if_it_were_as_fast_as_the_fastest() -> No
 
 @pytest.mark.parametrize(
     ("seconds", "message"),
-    [(100.0, "costs the same in all"), (100.01, "<$0.0001 dearer in all"), (200.0, "$0.0833 dearer in all")],
+    [(100.0, "costs the same in all"), (100.01, "<$0.0001 dearer in all"), (200.0, "$0.1806 dearer in all")],
 )
 def test_a_small_difference_is_not_said_to_be_none(seconds: float, message: str) -> None:
     plan = market(view("w", est(100, price_usd_h=0.5, A100=1), est(seconds, price_usd_h=0.5, T4=1)))
