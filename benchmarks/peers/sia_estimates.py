@@ -20,6 +20,8 @@ GRID = 24
 """What is left is summed over so many parts of a job's work."""
 HORIZON_S = 1500.0
 """A placement is judged by its speed for so long at most: after that it is likely to be another one."""
+RENEWED = 0.1
+"""What an epoch's gradients are like depends on the batch size too: what changed by this share replaces the old."""
 BATCHES = 50
 EPS = 1e-8
 """Batch sizes tried, and the slack in rounding them: as in Sia's simulator."""
@@ -35,14 +37,19 @@ class Family:
     """By device type, the throughput model; None where nothing was measured."""
     gradients: dict[int, tuple[float, float, float]] = field(default_factory=dict)
     """By epoch: progress when it was first seen, squared norm and variance of the gradients."""
+    renewals: int = 0
+    """How often `gradients` changed."""
     work: float | None = None
     """Steps (of the initial batch size) that the last job to end needed."""
 
     def saw(self, job: Any) -> None:
         """The gradients of a job that runs."""
         if job.grad_params is not None and job.placement:
-            square, variance = job.grad_params
-            self.gradients.setdefault(int(job.epoch), (float(job.progress), float(square), float(variance)))
+            square, variance = (float(each) for each in job.grad_params)
+            began, *before = self.gradients.get(int(job.epoch), (float(job.progress), 0.0, 1.0))
+            if abs(square / variance - before[0] / before[1]) > RENEWED * square / variance:
+                self.gradients[int(job.epoch)] = began, square, variance
+                self.renewals += 1
 
     @property
     def first(self) -> tuple[float, float] | None:
@@ -80,7 +87,7 @@ class Estimates:
 
     def _left(self, job: Any, family: Family, work: float, source: str, target: str) -> Any:
         """Remaining seconds in the target's configurations, with the source's model."""
-        key = job.app_name, source, target, family.fitted[source], len(family.gradients), work
+        key = job.app_name, source, target, family.fitted[source], family.renewals, work
         if key not in self._tables:
             steps = np.linspace(0.0, work, GRID + 1)
             each = self._slowness(job, family, source, target, (steps[1:] + steps[:-1]) / 2)

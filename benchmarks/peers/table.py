@@ -54,8 +54,9 @@ Two settings of `allocation.Rules`: {settings}.
 SERVICE = """## Through our own simulator
 
 The same workloads under the policies of the service (`raywise simulate`, see [simulation.md](simulation.md)) on the
-same 64 GPUs in the same nodes: every configuration has its true speed from the start, so nothing is tried or learnt, and
-plans are made when something happens. Not to be compared with the numbers above. `market` with the objective `time`.
+same 64 GPUs in the same nodes. Every configuration has its true speed from the start, so nothing is tried or learnt,
+and plans are made when something happens: not to be compared with the numbers above. `market` with the objective
+`time`.
 
 """
 

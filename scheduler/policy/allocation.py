@@ -45,7 +45,7 @@ class Rules:
 
     exponent: float = 0.35
     """Of the normalised remaining time."""
-    rank_power: float = 1.5
+    rank_power: float = 1.0
     """Weight of a job by its place among n, the longest first: (place / n) to this power."""
     waiting: float = 1.1
     """Cost of waiting, where running on the base configuration costs 1."""
@@ -56,10 +56,10 @@ class Rules:
     restart_delay: float = 0.1
     """Cost of one restart that takes as long as the median job has left: it delays others too."""
     stopping: float = 3.0
-    """Cost of stopping a running job, in restarts: it will have to start again, and may be stopped again before it has."""
+    """Cost of stopping a running job, in restarts: it must start again, and may be stopped again before it has."""
     optimism: float = 1.2
     """How much faster than predicted an untried configuration is taken to be, per doubling of what was tried."""
-    device: float = 0.015
+    device: float = 0.01
     """What a second of one device is worth in seconds of a job: more leaves devices idle rather than badly used."""
 
 
