@@ -54,7 +54,7 @@ DEFAULTS = {
 """Of Sia, as in its run_experiment.sh."""
 SETTINGS = {
     "least-jct": allocation.Rules(),
-    "thrifty": allocation.Rules(device=0.04),
+    "thrifty": allocation.Rules(device=0.055),
 }
 """Chosen on philly-1 and saturn-1: the least mean JCT, and the least with no more GPU-hours than Sia."""
 FIRST_GUESS = 3000.0

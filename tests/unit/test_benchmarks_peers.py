@@ -126,3 +126,17 @@ def test_the_page_has_ratios_over_all_traces_and_over_those_not_tuned_on():
     assert "philly-1 (tuned on) | 0.500 | 1.000 | 0.500 |" in page
     assert "| all | 5.000 | 5.000 |" in page
     assert "Least JCT" not in page
+
+
+def test_the_page_has_the_policies_of_the_service_family_by_family():
+    summary = {"mean_jct_s": 3600.0, "p99_jct_s": 7200.0, "device_hours": 6.0, "jobs": 2, "restarts_per_job": 1.5}
+    jobs = [
+        {"family": name, "arrived_s": 0.0, "ended_s": hours * 3600} for name, hours in (("bert", 0.5), ("net", 1.5))
+    ]
+    result = {
+        "bounds": {"mean_jct_s": 1800.0},
+        "policies": [{"policy": "market", "summary": summary, "jobs": jobs}],
+    }
+    page = table.page([record("sia", "philly-1", 1.0)], {"philly-1": result}, {}, "2026-01-01", "x86_64")
+    assert "| philly-1, market | 1.000 | 2.00 | 3.00 | 1.5 | 0.50 | 1.50 |" in page
+    assert "below 0.500 (philly-1) h" in page
