@@ -1,12 +1,13 @@
 """Our allocation core inside Sia's own simulator, beside Sia: the same jobs, machines, rounds, restarts and speeds.
 
-Ours knows what Sia knows (goodput as measured so far, the ratio of speeds between device types, restart seconds) and
-two things that Sia does not use: which jobs are of one family, so that what was measured of one tells the speed of the
-others (batch size efficiency stays each job's own), and the declared epochs of a job, so that what is left is known.
+Ours knows what Sia knows (throughput and gradients as measured so far, the ratio of speeds between device types,
+restart seconds) and two things that Sia does not use: which jobs are of one family, so that what was measured of one
+tells of the others (see sia_estimates.py), and the declared epochs of a job, so that what is left is known.
 `--no-declared-epochs` takes the second away: what is left is then guessed by what jobs of the family needed in all or,
 before one has ended, taken to be as much as was done.
 
-python -m benchmarks.peers.sia_adapter SIMULATOR TRACE [TRACE ...] [--policy raywise|sia|both] [--no-declared-epochs]
+python -m benchmarks.peers.sia_adapter SIMULATOR TRACE [TRACE ...] [--policy raywise|sia|both]
+    [--setting least-jct|thrifty] [--rule NAME=VALUE] [--no-declared-epochs]
 
 TRACE is a workload file, or a name such as philly-1 for one of the simulator's own. Prints one JSON object per run.
 Needs an environment of its own: see sia_simulator.py.
@@ -29,7 +30,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 if __package__ in (None, ""):
     sys.path.insert(0, str(ROOT))
-from benchmarks.peers import sia_simulator  # noqa: E402
+from benchmarks.peers import sia_estimates, sia_simulator  # noqa: E402
 
 
 def _core() -> Any:
@@ -51,23 +52,13 @@ DEFAULTS = {
     "share_max_replicas": True,
 }
 """Of Sia, as in its run_experiment.sh."""
-UNKNOWN_S = {"dgx-ext": 3600.0, "rtx": 7200.0, "aws": 10800.0}
-"""One device, a family of which nothing was measured: only the order of the types matters."""
+SETTINGS = {
+    "least-jct": allocation.Rules(),
+    "thrifty": allocation.Rules(device=0.055),
+}
+"""Chosen on philly-1 and saturn-1: the least mean JCT, and the least with no more GPU-hours than Sia."""
 FIRST_GUESS = 3000.0
 """Steps of a job that just started, of a family of which none has ended, where epochs are not declared."""
-
-
-@dataclass
-class Family:
-    """What is learnt of jobs that run the same model."""
-
-    profiles: dict[str, dict[tuple[int, int, int], tuple[float, float]]]
-    """By device type, measured step and synchronisation seconds by (nodes, replicas, batch)."""
-    fitted: dict[str, Any]
-    efficiency: tuple[float, ...] | None = None
-    """Gradient norm and variance early in training."""
-    work: float | None = None
-    """Steps (of the initial batch size) that the last job to end needed."""
 
 
 @dataclass
@@ -100,8 +91,7 @@ def raywise_policy(simulator: Any, rules: Any, *, declared: bool) -> Any:
             self.decision_s: list[float] = []
             self._prices: Any = None
             self._current: dict[str, int] = {}
-            self._families: dict[str, Family] = {}
-            self._goodput: dict[Any, Any] = {}
+            self._families: dict[str, sia_estimates.Family] = {}
             self._stays = Stays()
 
         def bind(self, cluster: Any) -> None:
@@ -110,12 +100,14 @@ def raywise_policy(simulator: Any, rules: Any, *, declared: bool) -> Any:
             self._jobs = {job.name: job for job in cluster.jobs}
             for job in cluster.jobs:
                 family = self._families.setdefault(
-                    job.app_name, Family({t: {} for t in job.applications}, dict.fromkeys(job.applications))
+                    job.app_name,
+                    sia_estimates.Family({t: {} for t in job.applications}, dict.fromkeys(job.applications)),
                 )
                 job.profiles, job.perf_params = family.profiles, family.fitted
             self._types = list(self.cluster_ordering)
             self._configurations = [self.idx_to_config_map[i] for i in range(self.total_num_configs)]
-            self._nodes = np.array([nodes for _, nodes, _ in self._configurations], dtype=float)
+            ratios = cluster.cluster_throughput_ratios
+            self._estimates = sia_estimates.Estimates(simulator.goodput, self._configurations, ratios)
             self._counts = np.array([count for *_, count in self._configurations])
             self._of = {t: np.array([i for i, c in enumerate(self._configurations) if c[0] == t]) for t in self._types}
             self._use = np.zeros((len(self._configurations), len(self._types)), dtype=np.int64)
@@ -128,7 +120,7 @@ def raywise_policy(simulator: Any, rules: Any, *, declared: bool) -> Any:
             names = list(jobs)
             self._learn(jobs)
             began = time.perf_counter()
-            demand = self._demand(names, jobs)
+            demand = self._demand(names)
             found = allocation.allocate(demand, self._use, self._supply, rules, self._prices).solution
             self.decision_s.append(time.perf_counter() - began)
             self._prices = found.prices
@@ -146,16 +138,12 @@ def raywise_policy(simulator: Any, rules: Any, *, declared: bool) -> Any:
                 del self._current[name]
                 self._families[self._jobs[name].app_name].work = self._jobs[name].progress
             for name in jobs:
-                job, family = self._jobs[name], self._families[self._jobs[name].app_name]
-                early = family.efficiency is None or job.progress < 0.1 * self._work(job)
-                if early and job.grad_params is not None:
-                    family.efficiency = tuple(float(x) for x in job.grad_params)
+                self._families[self._jobs[name].app_name].saw(self._jobs[name])
 
         def _hint(self, job: Any) -> None:
-            """A new job chooses its first batch size by the family's early efficiency."""
-            family = self._families[job.app_name]
-            if job.grad_params is None and family.efficiency is not None:
-                job.grad_params = family.efficiency
+            """A new job chooses its first batch size by the family's early gradients."""
+            if job.grad_params is None:
+                job.grad_params = self._families[job.app_name].first
 
         def _work(self, job: Any) -> float:
             """Steps of the initial batch size from start to end."""
@@ -164,14 +152,15 @@ def raywise_policy(simulator: Any, rules: Any, *, declared: bool) -> Any:
             guess = self._families[job.app_name].work or max(2 * job.progress, FIRST_GUESS)
             return float(max(guess, 1.02 * job.progress + 1))
 
-        def _demand(self, names: list[str], jobs: Any) -> Any:
+        def _demand(self, names: list[str]) -> Any:
             shape = len(names), len(self._configurations)
             seconds, doublings, stay_s = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
             for row, name in enumerate(names):
                 job = self._jobs[name]
+                remaining = self._estimates.seconds(job, self._families[job.app_name], self._work(job))
                 tried = {t: {replicas for _, replicas, _ in job.profiles[t]} for t in self._types}
                 most = max((max(counts) for counts in tried.values() if counts), default=0)
-                seconds[row] = np.where(self._counts <= max(1, 2 * most), self._seconds(job, jobs[name]), np.inf)
+                seconds[row] = np.where(self._counts <= max(1, 2 * most), remaining, np.inf)
                 for t in self._types:
                     untried = np.array(
                         [count not in tried[t] and count > most > 0 for count in self._counts[self._of[t]]]
@@ -194,39 +183,6 @@ def raywise_policy(simulator: Any, rules: Any, *, declared: bool) -> Any:
                 pinned=np.zeros(len(names), dtype=bool),
                 overdue=np.zeros(len(names), dtype=bool),
             )
-
-        def _seconds(self, job: Any, info: Any) -> Any:
-            """Remaining seconds by configuration, at the speed of now."""
-            efficiency = job.grad_params or self._families[job.app_name].efficiency
-            known = [t for t in self._types if job.perf_params[t] is not None]
-            if efficiency is None or not known:
-                by_type = np.array([UNKNOWN_S.get(name, 7200.0) for name, *_ in self._configurations])
-                return np.where(self._counts == 1, by_type, np.inf)
-            speed = np.zeros(len(self._configurations))
-            for t in self._types:
-                # A type without measurements: another's, by the ratio of their speeds.
-                source = t if t in known else known[0]
-                ratio = 1.0 if t in known else info.cluster_throughput_ratios[t][source]
-                speed[self._of[t]] = ratio * self._speeds(job, source, t, tuple(efficiency))
-            left = max(self._work(job) - job.progress, 1.0)
-            return np.divide(left, speed, out=np.full(len(speed), np.inf), where=speed > 0)
-
-        def _speeds(self, job: Any, source: str, target: str, efficiency: tuple[float, ...]) -> Any:
-            """Steps of the initial batch size a second in the target's configurations, with the source's model."""
-            key = job.app_name, source, target, job.perf_params[source], efficiency
-            if key not in self._goodput:
-                app = job.applications[source]
-                nodes, counts = self._nodes[self._of[target]], self._counts[self._of[target]].astype(float)
-                possible = np.maximum(app.init_batch_size, app.min_local_bsz * counts) <= app.max_batch_size
-                model = simulator.goodput.GoodputFunction(job.perf_params[source], efficiency, app.init_batch_size)
-                limits = app.min_local_bsz, app.max_local_bsz
-                goodput, *_ = model.optimize(
-                    nodes[possible], counts[possible], app.max_batch_size, limits, accumulation=True
-                )
-                speed = np.zeros(len(counts))
-                speed[possible] = goodput / app.init_batch_size * job.calibration_factor
-                self._goodput[key] = speed
-            return self._goodput[key]
 
         def _place(self, names: list[str]) -> Any:
             placed: dict[str, Any] = dict.fromkeys(names, (None, ()))
@@ -257,7 +213,7 @@ def _sia_policy(simulator: Any) -> Any:
 
 
 def run(
-    simulator: Any, policy: str, trace: str, path: Path, *, rules: Any, declared: bool, jobs: int | None
+    simulator: Any, policy: str, trace: str, path: Path, *, rules: Any, declared: bool, jobs: int | None = None
 ) -> dict[str, Any]:
     """One run as a plain record."""
     workload = Path(trace) if trace.endswith(".csv") else path / "workloads" / _file(trace)
@@ -269,6 +225,7 @@ def run(
     record = {"policy": policy, "trace": trace, "declared_epochs": policy == "raywise" and declared}
     record |= dataclasses.asdict(result) | {"wall_s": round(time.perf_counter() - began, 1)}
     if policy == "raywise":
+        record["rules"] = dataclasses.asdict(rules)
         record["decision_ms"] = round(1e3 * float(np.mean(chosen.decision_s)), 1)
     return record
 
@@ -284,18 +241,23 @@ def main() -> None:
     parser.add_argument("simulator", type=Path)
     parser.add_argument("traces", nargs="+")
     parser.add_argument("--policy", choices=["raywise", "sia", "both"], default="raywise")
+    parser.add_argument("--setting", choices=list(SETTINGS), default="least-jct")
     parser.add_argument("--no-declared-epochs", action="store_true")
-    parser.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help="of allocation.Rules")
+    parser.add_argument(
+        "--rule", action="append", default=[], metavar="NAME=VALUE", help="of allocation.Rules, over the setting"
+    )
     parser.add_argument("--jobs", type=int, help="only the first so many jobs")
     arguments = parser.parse_args()
     path = arguments.simulator.resolve()
     simulator = sia_simulator.load(path)
-    rules = allocation.Rules(**{name: float(value) for name, _, value in (r.partition("=") for r in arguments.rule)})
+    changed = {name: float(value) for name, _, value in (rule.partition("=") for rule in arguments.rule)}
+    rules = dataclasses.replace(SETTINGS[arguments.setting], **changed)
     policies = ["raywise", "sia"] if arguments.policy == "both" else [arguments.policy]
     for trace in arguments.traces:
         for policy in policies:
             declared = not arguments.no_declared_epochs
             record = run(simulator, policy, trace, path, rules=rules, declared=declared, jobs=arguments.jobs)
+            record["setting"] = arguments.setting if policy == "raywise" else None
             print(json.dumps(record), flush=True)
 
 

@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from benchmarks.peers import sia_hours
+
 ROUND_S = 60
 
 
@@ -45,6 +47,10 @@ class Result:
     makespan_h: float
     gpu_hours_per_job: float
     restarts_per_job: float
+    gpu_hours_by_cause: dict[str, float]
+    """Of a job; see sia_hours.py."""
+    jct_h_by_phase: dict[str, float]
+    """Of a job: waiting, restarting, training."""
     by_family: dict[str, dict[str, float]]
 
 
@@ -86,12 +92,13 @@ def simulate(simulator: Simulator, policy: Any, workload: Path, jobs: int | None
         cluster.step_log = lambda: None
         if hasattr(policy, "bind"):
             policy.bind(cluster)
+        seen = sia_hours.watch(cluster.jobs, tuple(config.cluster_nnodes))
         while not cluster.all_complete():
             cluster.step(ROUND_S)
-    return _result(cluster.jobs)
+    return _result(cluster.jobs, seen)
 
 
-def _result(jobs: list[Any]) -> Result:
+def _result(jobs: list[Any], seen: sia_hours.Watch) -> Result:
     hours = np.array([job.completion_time - job.submission_time for job in jobs]) / 3600
     devices = np.array([job.attained_service for job in jobs]) / 3600
     restarts = np.array([job.num_restarts or 0 for job in jobs])
@@ -111,6 +118,8 @@ def _result(jobs: list[Any]) -> Result:
         round(max(job.completion_time for job in jobs) / 3600, 2),
         round(float(devices.mean()), 2),
         round(float(restarts.mean()), 2),
+        {cause: round(seconds / 3600 / len(jobs), 3) for cause, seconds in seen.device_s.items()},
+        {phase: round(seconds / 3600 / len(jobs), 4) for phase, seconds in seen.job_s.items()},
         by_family,
     )
 

@@ -44,7 +44,7 @@ _LEAST_KEPT = 0.2
 class Rules:
     """What the costs are made of. The defaults are what did best on the published workloads."""
 
-    exponent: float = 0.5
+    exponent: float = 0.35
     """Of the normalised remaining time."""
     rank_power: float = 1.0
     """Weight of a job by its place among n, the longest first: (place / n) to this power."""
@@ -56,9 +56,11 @@ class Rules:
     """Seconds added to a changed configuration's time, per second of restart."""
     restart_delay: float = 0.1
     """Cost of one restart that takes as long as the median job has left: it delays others too."""
+    stopping: float = 3.0
+    """Cost of stopping a running job, in restarts: it must start again, and may be stopped again before it has."""
     optimism: float = 1.2
     """How much faster than predicted an untried configuration is taken to be, per doubling of what was tried."""
-    device: float = 0.0
+    device: float = 0.01
     """What a second of one device is worth in seconds of a job: more leaves devices idle rather than badly used."""
 
 
@@ -140,11 +142,13 @@ def costs(demand: Demand, use: Ints, rules: Rules) -> tuple[Floats, Floats]:
     seconds = seconds * ((1.0 + rules.device * use.sum(axis=1)) / (1.0 + rules.device))[None, :]
     cost = weight[:, None] * (seconds / demand.base_s[:, None]) ** rules.exponent
     least = demand.seconds.min(axis=1, initial=np.inf)
+    delay = np.zeros(len(weight))
     if np.isfinite(least).any():
         delay = rules.restart_delay * demand.restart_s / max(float(np.median(least[np.isfinite(least)])), 1.0)
         cost = cost + np.where(running[:, None] & ~stays, delay[:, None], 0.0)
     cost = np.where(np.isfinite(demand.seconds) & (stays | ~(demand.pinned & running)[:, None]), cost, np.inf)
-    waiting = np.where((demand.pinned & running) | demand.overdue, np.inf, weight * rules.waiting)
+    wait = weight * rules.waiting + np.where(running, rules.stopping * delay, 0.0)
+    waiting = np.where((demand.pinned & running) | demand.overdue, np.inf, wait)
     return cost, waiting
 
 

@@ -215,6 +215,29 @@ def test_a_shorter_expected_stay_makes_moving_less_likely():
     assert hasty[0, 0] == calm[0, 0]
 
 
+def test_stopping_a_running_job_costs_the_start_that_follows_and_waiting_on_costs_the_same():
+    asked, use, _ = demand(2, current=np.array([0, WAIT]))
+    (_, free), (_, charged) = (costs(asked, use, Rules(stopping=charge)) for charge in (0.0, 2.0))
+    assert charged[0] > free[0]
+    assert charged[1] == free[1]
+    (_, twice) = costs(replace(asked, restart_s=2 * asked.restart_s), use, Rules(stopping=2.0))
+    assert twice[0] - free[0] == pytest.approx(2 * (charged[0] - free[0]))
+
+
+@pytest.mark.parametrize(
+    ("stopping", "served"),
+    [
+        pytest.param(0.0, [0, WAIT], id="whoever gains more has the devices"),
+        pytest.param(40.0, [WAIT, 0], id="a start costs so much that the running one is not stopped"),
+    ],
+)
+def test_two_jobs_that_each_need_all_devices(stopping, served):
+    seconds = np.array([[100.0], [10_000.0]])
+    asked, _, _ = demand(2, base_s=seconds[:, 0], current=np.array([WAIT, 0]), restart_s=np.array([0.0, 250.0]))
+    asked = replace(asked, seconds=seconds, stay_s=np.full((2, 1), 1500.0), doublings=np.zeros((2, 1)))
+    assert chosen(allocate(asked, np.array([[4]]), np.array([4]), Rules(stopping=stopping))) == served
+
+
 def test_the_expected_stay_is_learnt_from_what_was_seen():
     nothing, long, hectic = expected_stay_s([0.0, 100_000.0, 3000.0], [0, 10, 30])
     assert nothing == 1500.0
