@@ -33,6 +33,7 @@ HEAD = "head"
 # What Ray itself sets aside of a machine's memory for tasks and actors.
 RAY_MEMORY_SHARE = 0.7
 
+QueueName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
 NodeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 
 
@@ -97,6 +98,15 @@ class TariffDefinition(_Model):
     egress_usd_gb: float | None = Field(default=Tariff.egress_usd_gb, ge=0, le=100)
 
 
+class QueueDefinition(_Model):
+    """What the workloads of a queue may hold together. `quota` is by device type; what is not in it is not limited."""
+
+    name: QueueName
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    quota: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
+    limit_usd_h: float | None = Field(default=None, ge=0, le=1_000_000)
+
+
 class ClusterDefinition(_Model):
     """A head and its nodes. `rentable` are the kinds of nodes that may be rented, as they were written among the nodes;
     `gpu_names` are the real NVIDIA GPUs of the head; they are found, not written."""
@@ -105,6 +115,7 @@ class ClusterDefinition(_Model):
     nodes: tuple[NodeDefinition, ...] = ()
     energy: EnergyDefinition = EnergyDefinition()
     tariff: TariffDefinition = TariffDefinition()
+    queues: tuple[QueueDefinition, ...] = ()
     rent_cap_usd_h: float | None = Field(default=None, gt=0, le=1_000_000)
     rentable: tuple[NodeDefinition, ...] = Field(default=(), exclude=True)
     gpu_names: tuple[str, ...] = Field(default=(), exclude=True)
@@ -126,13 +137,17 @@ class ClusterDefinition(_Model):
             definition = cls.model_validate(data)
         except ValidationError as error:
             raise SpecError([_problem(dict(each), file) for each in error.errors()]) from error
-        problems = _check_names(definition, catalog, file)
+        problems = [*_check_names(definition, catalog, file), *_check_queues(definition, catalog, file)]
         if problems:
             raise SpecError(problems)
         kinds = [node.model_copy(update={"device": catalog.device(node.device).name}) for node in definition.nodes]
         nodes = tuple(node.model_copy(update={"name": name, "number": 1}) for node in kinds for name in node.names)
         rentable = tuple(node for node in kinds if node.rent is not None)
-        return definition.model_copy(update={"nodes": nodes, "rentable": rentable})
+        queues = tuple(
+            queue.model_copy(update={"quota": {catalog.device(name).name: most for name, most in queue.quota.items()}})
+            for queue in definition.queues
+        )
+        return definition.model_copy(update={"nodes": nodes, "rentable": rentable, "queues": queues})
 
     def with_real_gpus(self, names: tuple[str, ...]) -> ClusterDefinition:
         """The cluster on a machine that has these GPUs: they are used in place of the emulated nodes."""
@@ -245,6 +260,19 @@ def _price_usd_h(node: NodeDefinition, catalog: Catalog) -> float | None:
     return None if price is None else price.usd_h
 
 
+def _check_queues(definition: ClusterDefinition, catalog: Catalog, file: str) -> list[Problem]:
+    problems = []
+    names = Counter(queue.name for queue in definition.queues)
+    for index, queue in enumerate(definition.queues):
+        if names[queue.name] > 1:
+            message = f"the queue {queue.name!r} is there twice"
+            problems.append(Problem(message, f"queues.{index}.name", "write all of its rules in one place", file))
+        for device in queue.quota:
+            field = f"queues.{index}.quota.{device}"
+            problems += _lookup(lambda device=device: catalog.device(device), field, file)
+    return problems
+
+
 def _check_pair(node: NodeDefinition, catalog: Catalog, field: str, file: str) -> list[Problem]:
     """An instance must have the device that is said to be on it."""
     device = catalog.find(node.device)
@@ -271,7 +299,7 @@ def _problem(error: dict[str, Any], file: str) -> Problem:
 
 def _fields_hint(loc: tuple[str | int, ...]) -> str:
     models: dict[str | int, type[_Model]] = {"nodes": NodeDefinition, HEAD: HeadDefinition}
-    models |= {"energy": EnergyDefinition, "tariff": TariffDefinition}
+    models |= {"energy": EnergyDefinition, "tariff": TariffDefinition, "queues": QueueDefinition}
     model = models.get(loc[0], ClusterDefinition) if len(loc) > 1 else ClusterDefinition
     model = RentDefinition if "rent" in loc[:-1] else model
     return f"fields are {', '.join(name for name, each in model.model_fields.items() if not each.exclude)}"

@@ -18,11 +18,13 @@ from cluster.types import CPU, Snapshot
 from dashboards import simulation_tables
 from dashboards.simulation_report import report_html
 from scheduler import policy as policies
+from scheduler.queues import rules_of
 from scheduler.simulate import traces
 from scheduler.simulate.bounds import lower_bounds
 from scheduler.simulate.metrics import summary
 from scheduler.simulate.simulator import Options, simulate
 from scheduler.simulate.types import SimulationResult, Trace
+from scheduler.types import QueueRules
 from workloads.errors import Problem, SpecError
 from workloads.refusals import nearest
 
@@ -60,7 +62,8 @@ def simulate_command(
     with friendly():
         names = _policies(policy)
         known = Catalog.load(catalog)
-        whole = ClusterDefinition.load(cluster, known).snapshot(None, known)
+        definition = ClusterDefinition.load(cluster, known)
+        whole, queues = definition.snapshot(None, known), rules_of(definition)
         if objective not in (None, "cost", "balanced", "time"):
             raise SpecError(Problem(f"there is no objective {objective!r}", "--objective", "cost, balanced or time"))
         wanted = _first(traces.read(trace, throughputs=throughputs, objective=objective), jobs, restart)
@@ -78,7 +81,7 @@ def simulate_command(
         totals = {name: most.total(name) for name in most.device_types}
         _check_held(wanted, totals, cluster)
         _check_report(report)
-        results = _run(wanted, snapshot, names, options, seed, quiet=json_)
+        results = _run(wanted, snapshot, names, options, seed, queues, quiet=json_)
         bounds = lower_bounds(wanted, totals)
         summaries = [summary(result) for result in results]
         if report is not None:
@@ -146,7 +149,14 @@ def _check_report(report: Path | None) -> None:
 
 
 def _run(
-    trace: Trace, snapshot: Snapshot, names: list[str], options: Options, seed: int, *, quiet: bool
+    trace: Trace,
+    snapshot: Snapshot,
+    names: list[str],
+    options: Options,
+    seed: int,
+    queues: Mapping[str, QueueRules],
+    *,
+    quiet: bool,
 ) -> list[SimulationResult]:
     results = []
     with _bar(quiet) as bar:
@@ -156,7 +166,7 @@ def _run(
             def told(ended: int, _: float, task: object = task) -> None:
                 bar.update(task, completed=ended)  # type: ignore[arg-type]
 
-            results.append(simulate(trace, snapshot, policies.create(name), options, seed, told))
+            results.append(simulate(trace, snapshot, policies.create(name), options, seed, told, queues))
             bar.update(task, completed=len(trace.jobs))
     return results
 

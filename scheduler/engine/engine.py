@@ -18,7 +18,7 @@ from ..estimate.device_rates import DeviceRates, LearntAgainst, in_terms_of, wit
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
-from ..types import Plan, Situation, WorkloadView
+from ..types import Plan, QueueRules, Situation, WorkloadView
 from . import moves
 from .estimates import EstimateCache, Known
 from .launch import run_request
@@ -75,12 +75,14 @@ class Engine:
         seed: int = 0,
         on_end: Callable[[Record], None] = lambda _: None,
         provider: Provider | None = None,
+        queues: Mapping[str, QueueRules] | None = None,
     ) -> None:
         """`on_end` is called with the record of each attempt that ended, before its state changes: logs are kept
-        there. Without a `provider` there is nothing to rent."""
+        there. Without a `provider` there is nothing to rent, without `queues` none has rules."""
         self._store, self._observer, self._executor = store, observer, executor
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
         self._provider = provider or NothingToRent()
+        self._queues = dict(queues or {})
         self._calibration: Calibration = store.load_calibration()
         self._rates: Mapping[str, DeviceRates] = store.load_device_rates()
         self._against: LearntAgainst = store.load_learnt_against()
@@ -302,7 +304,7 @@ class Engine:
         views = [self._view(record, each) for record, each in zip(records, known, strict=True)]
         prices = dict(self._congestion_usd_h)
         memory = self._memory.handed_over()
-        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, memory)
+        return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, memory, self._queues)
 
     def _view(self, record: Record, known: Known) -> WorkloadView:
         spec = known.spec

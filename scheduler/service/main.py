@@ -17,6 +17,7 @@ from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from workloads.errors import RaywiseError
 
+from ..queues import rules_of
 from ..store import Store
 from .app import create_app
 from .home import Home, ServiceInfo
@@ -57,9 +58,10 @@ def serve(options: ServiceOptions, on_ready: Callable[[ServiceInfo], None] = lam
         home.protect_database()
         Store(home.database).close()
         catalog = Catalog.load(options.catalog)
-        access = _access(options, catalog)
+        definition = ClusterDefinition.load(options.definition, catalog)
+        access = _access(options, catalog, definition)
         try:
-            runtime = Runtime(home, access, catalog, options.policy)
+            runtime = Runtime(home, access, catalog, options.policy, rules_of(definition))
             runtime.start()
             try:
                 _serve_http(listener, home, runtime, on_ready)
@@ -86,9 +88,8 @@ def bind(port: int) -> socket.socket:
     return listener
 
 
-def _access(options: ServiceOptions, catalog: Catalog) -> ClusterAccess:
+def _access(options: ServiceOptions, catalog: Catalog, definition: ClusterDefinition) -> ClusterAccess:
     if options.address is None:
-        definition = ClusterDefinition.load(options.definition, catalog)
         return local_cluster(options.home, definition, catalog)
     token = os.environ.get("RAY_AUTH_TOKEN_PATH")
     host = options.address.rpartition(":")[0]

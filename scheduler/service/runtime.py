@@ -32,6 +32,7 @@ from ..estimate.model_profile import use_cache
 from ..estimate.work import Work
 from ..policy import Policy, create
 from ..store import Event, Record, Store
+from ..types import QueueRules
 from . import auth
 from .home import Home
 
@@ -85,7 +86,14 @@ class _FilesAsTheyAre:
 class Runtime:
     """The running parts of one service."""
 
-    def __init__(self, home: Home, access: ClusterAccess, catalog: Catalog, policy: str = "market") -> None:
+    def __init__(
+        self,
+        home: Home,
+        access: ClusterAccess,
+        catalog: Catalog,
+        policy: str = "market",
+        queues: Mapping[str, QueueRules] | None = None,
+    ) -> None:
         self.home, self.access, self.catalog = home, access, catalog
         self.policy: Policy = create(policy)
         host = host_rates(home)
@@ -110,6 +118,7 @@ class Runtime:
             _FilesAsTheyAre(),
             time.time,
             on_end=self._keep_logs,
+            queues=queues,
         )
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)

@@ -18,7 +18,7 @@ from ..policy import Policy
 from ..policy.renting import IDLE
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import Event, MemoryStore, Record
-from ..types import Plan, Situation
+from ..types import Plan, QueueRules, Situation
 from .fairness import fair_seconds
 from .nodes import Failures, Nodes
 from .pace import Pace, watched
@@ -76,9 +76,10 @@ def simulate(
     options: Options | None = None,
     seed: int = 0,
     on_progress: Callable[[int, float], None] = lambda *_: None,
+    queues: Mapping[str, QueueRules] | None = None,
 ) -> SimulationResult:
     """One policy on one trace. `on_progress` is told the number of jobs that ended, and the time."""
-    return _Simulation(trace, snapshot, policy, options or Options(), seed).run(on_progress)
+    return _Simulation(trace, snapshot, policy, options or Options(), seed, queues or {}).run(on_progress)
 
 
 @dataclass
@@ -104,7 +105,15 @@ class _TimedPolicy:
 class _Simulation:
     """One run. `now_s` is the clock."""
 
-    def __init__(self, trace: Trace, snapshot: Snapshot, policy: Policy, options: Options, seed: int) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        snapshot: Snapshot,
+        policy: Policy,
+        options: Options,
+        seed: int,
+        queues: Mapping[str, QueueRules],
+    ) -> None:
         self.trace, self.snapshot, self.options, self.seed = trace, snapshot, options, seed
         self.now_s = min((job.arrives_s for job in trace.jobs), default=0.0)
         self.policy = _TimedPolicy(policy, policy.name)
@@ -124,6 +133,7 @@ class _Simulation:
             lambda: self.now_s,
             seed=seed,
             provider=self.nodes.provider,
+            queues=queues,
         )
         submitted = submitted_s(trace.jobs)
         self.waiting = sorted(((submitted[job.id], job) for job in trace.jobs), key=lambda each: each[0])

@@ -14,6 +14,7 @@ from cluster.definition import (
     EnergyDefinition,
     HeadDefinition,
     NodeDefinition,
+    QueueDefinition,
     RentDefinition,
     TariffDefinition,
 )
@@ -24,6 +25,7 @@ MODELS = {
     "Cluster definition: head": HeadDefinition,
     "Cluster definition: nodes": NodeDefinition,
     "Cluster definition: rent": RentDefinition,
+    "Cluster definition: queues": QueueDefinition,
     "Cluster definition: energy": EnergyDefinition,
     "Cluster definition: tariff": TariffDefinition,
 }

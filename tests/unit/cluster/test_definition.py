@@ -210,3 +210,27 @@ def test_no_node_has_the_name_of_a_kind_that_is_rented(catalog: Catalog) -> None
     nodes = [{"name": "g4", "device": "T4", "rent": {"most": 2}}, {"name": "g4", "device": "T4"}]
     with pytest.raises(SpecError, match="'g4' is used twice"):
         ClusterDefinition.parse({"nodes": nodes}, catalog)
+
+
+def test_queues_have_rules(catalog: Catalog) -> None:
+    rules = {"name": "research", "weight": 2, "quota": {"t4": 3}, "limit_usd_h": 12.5}
+    (queue,) = ClusterDefinition.parse({"queues": [rules]}, catalog).queues
+    assert (queue.name, queue.weight, queue.quota, queue.limit_usd_h) == ("research", 2.0, {"T4": 3}, 12.5)
+
+
+@pytest.mark.parametrize(
+    ("rules", "field", "said"),
+    [
+        ([{"name": "a"}, {"name": "a"}], "queues.0.name", "the queue 'a' is there twice"),
+        ([{"name": "a", "quota": {"T44": 1}}], "queues.0.quota.T44", "T44"),
+        ([{"name": "a", "quota": {"T4": -1}}], "queues.0.quota.T4", "greater than or equal to 0"),
+        ([{"name": "a", "weight": 0}], "queues.0.weight", "greater than 0"),
+        ([{"name": "a", "share": 2}], "queues.0.share", "Extra inputs"),
+    ],
+    ids=["named twice", "an unknown device", "a negative quota", "no weight", "a field that is not there"],
+)
+def test_queues_that_make_no_sense(catalog: Catalog, rules: list[Any], field: str, said: str) -> None:
+    with pytest.raises(SpecError) as error:
+        ClusterDefinition.parse({"queues": rules}, catalog, file="c.yaml")
+    assert field in [problem.field for problem in error.value.problems]
+    assert any(said in problem.message for problem in error.value.problems)
