@@ -47,7 +47,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## Benchmarks; each says what it is compared with
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/decision_time.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.decision_time
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.estimate_time
 
 bench-estimate: $(STAMP) ## Measure the accuracy of the estimates and write docs/accuracy.md (about 12 minutes)

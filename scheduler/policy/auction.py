@@ -19,7 +19,7 @@ from .timeline import Remains
 LAST = 1.0
 """What it is worth to be done with everything sooner: as much as all that is bid for the devices, ..."""
 LAST_QUIET = 60.0
-"""... and so many times more when nothing new has come for as long as all that is there takes; by the square of that."""
+"""... and so many times more when nothing new has come for as long as all takes that is there, by its square."""
 
 FEW, CROWD = 4, 32
 """Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
@@ -47,6 +47,8 @@ class Lots:
     """Of each configuration, in all."""
     supply: Ints
     """Devices of each type."""
+    device_types: int
+    """So many of `types` are types of devices."""
 
     @classmethod
     def of(cls, bids: Bids, level: Ints, there: Mapping[str, int]) -> Lots:
@@ -67,7 +69,10 @@ class Lots:
         key = group[board.owner[rows]] * known + board.place[rows]
         present = np.bincount(key, minlength=known * (1 + len(bounded))) > 0
         keys = np.flatnonzero(present)
-        column = (np.cumsum(present) - 1)[key]
+        keys = keys[np.lexsort((board.configurations.order(keys % known), keys // known))] if len(keys) else keys
+        at = np.zeros(len(present), dtype=np.int64)
+        at[keys] = np.arange(len(keys))
+        column = at[key]
         numbers = [board.configurations.type_number(name) for name in types]
         use = (
             board.configurations.use[keys % known][:, numbers] if numbers else np.zeros((len(keys), 0), dtype=np.int64)
@@ -83,9 +88,12 @@ class Lots:
             member=place[board.owner[rows]],
             column=column,
             use=np.hstack(held),
+            device_types=len(types),
             types=[*types, *(f"{queue}: {name}" for queue, name, _ in bounds)],
             devices=use.sum(axis=1),
-            supply=np.array([*(there[name] for name in types), *(int(most) for *_, most in bounds)], dtype=np.int64),
+            supply=np.array(
+                [*(there[name] for name in types), *(int(most + 1e-6) for *_, most in bounds)], dtype=np.int64
+            ),
         )
 
     def matrix(self, values: Floats, otherwise: float) -> Floats:

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from ..types import Configuration, Estimate, Money, Option, Reason, WorkloadView
-from .board import DEADLINE, NONE, OK, QUOTA, UNPRICED, Board, Flags, Floats, Ints
+from .board import DEADLINE, LEAST_S, LOST_TIMES, NONE, OK, QUOTA, UNPRICED, Board, Flags, Floats, Ints
 from .candidates import Supply
 from .prices import value_of_time_usd_h
 from .quotas import Quotas
@@ -36,8 +36,6 @@ SOONEST_S = 1800.0
 """... though not before this."""
 OVERDUE_TIMES = 3.0
 """A very long one is overdue later: after so many of its own run times."""
-LEAST_S = 1.0
-"""What has less to do than this is taken to have this."""
 UNKNOWN_S = 3600.0
 """What nothing is known of is taken to have this much left, or as much again as it has taken."""
 STAYS = 1.02
@@ -52,8 +50,6 @@ SETTLING_S = 30.0
 """What has started is left alone for its start-up and this long."""
 BACKFILLS = 3.0
 """What can be stopped goes ahead on kept devices only if it has so many times its start-up there."""
-LOST_TIMES = 2.0
-"""Nobody knows when something ends that takes so many times as long as was thought likely, whatever it reports."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ Flags = npt.NDArray[np.bool_]
 
 NONE = -1
 """Instead of a number, where there is none."""
+LEAST_S = 1.0
+"""What has less to do than this is taken to have this."""
+LOST_TIMES = 2.0
+"""Nobody knows when something ends that takes so many times as long as was thought likely, whatever it reports."""
 _CONFIGURATIONS_KEPT = 20_000
 _UNKNOWN = Money(math.nan)
 
@@ -249,14 +253,14 @@ class Board:
         """By row: seconds to the end of what is left, as `bidding.left_s`; nan: not known."""
         owner = self.owner
         work_s = np.maximum(self.seconds - self.startup_s, 0.0) * self.remaining[owner]
-        found = np.maximum(1.0, work_s + self.startup_s)
+        found = np.maximum(LEAST_S, work_s + self.startup_s)
         here = np.flatnonzero(self.here)
         held_s, seconds, starts_s = self.held_s[owner[here]], self.seconds[here], self.startup_s[here]
         high_s = self.high_s[here]
         likely_s = np.where(np.isnan(high_s) | (high_s == 0), 2 * seconds, high_s)
-        goes_on_s = np.maximum(1.0, work_s[here] + np.maximum(0.0, starts_s - held_s))
-        by_clock_s = np.where(held_s > likely_s, np.nan, np.maximum(1.0, seconds - held_s))
-        reports = (self.remaining[owner[here]] < 1.0) & (held_s <= 2.0 * likely_s)
+        goes_on_s = np.maximum(LEAST_S, work_s[here] + np.maximum(0.0, starts_s - held_s))
+        by_clock_s = np.where(held_s > likely_s, np.nan, np.maximum(LEAST_S, seconds - held_s))
+        reports = (self.remaining[owner[here]] < 1.0) & (held_s <= LOST_TIMES * likely_s)
         found[here] = np.where(np.isnan(seconds), np.nan, np.where(reports, goes_on_s, by_clock_s))
         return found
 

@@ -147,7 +147,8 @@ class _Cycle(Turns):
             self.floor.release(there)
             bid = self.bids.bid
             best = max(each.rows, key=lambda row: (bid[row] * self._fits(each, row), row == each.here))
-            if best == each.here or not self._take(each, best):
+            self.quotas.take(each.view.queue, there.configuration, -1)
+            if best == each.here or not self._takes_now(each, best):
                 self._stay(each)
 
     def _hold(self, each: Bidder) -> bool:
@@ -155,8 +156,14 @@ class _Cycle(Turns):
         there = each.view.placement
         if there is None or each.here is None or not self.floor.open.holds(there):
             return False
+        if self.quotas.refusal(each.view.queue, there.configuration) is not None:
+            return False
         self.floor.take(there)
+        self.quotas.take(each.view.queue, there.configuration)
         return True
+
+    def _takes_now(self, each: Bidder, row: int) -> bool:
+        return not self._better_to_wait(each, row) and self._take(each, row)
 
     def _fits(self, each: Bidder, row: int) -> bool:
         return self.floor.open.fits(self.bids.board.configuration(row), one_node=each.view.one_node)
@@ -216,7 +223,7 @@ class _Cycle(Turns):
                     later.append(each)
                 elif each.view.id not in self.placements:
                     declined[row] = True
-            elif not possible[n]:
+            elif not possible[n] and not self._free_rows(each):
                 self._wait(each, keep=True)
             elif not self._declines_again(each, declined):
                 later.append(each)
@@ -251,13 +258,14 @@ class _Cycle(Turns):
             each, row = level[n], rows[n]
             if row != NONE and each.view.id not in self.placements and not waits[each.index]:
                 self._start(each, row)
-            elif row == NONE and not possible[n]:
+            elif row == NONE and not possible[n] and not self._free_rows(each):
                 self._wait(each, keep=True)
         self._give_what_is_left(level, [level[n] for n in order if level[n].view.id not in self.placements], found)
 
     def _possible(self, lots: Lots) -> list[bool]:
         """By place in the level: whether there are enough devices for any of its configurations, whoever has them."""
-        fits = np.asarray((lots.use <= lots.supply).all(axis=1))
+        types = lots.device_types
+        fits = np.asarray((lots.use[:, :types] <= lots.supply[:types]).all(axis=1))
         return [count > 0 for count in np.bincount(lots.member[fits[lots.column]], minlength=len(lots.level)).tolist()]
 
     def _give_what_is_left(self, level: Sequence[Bidder], later: Sequence[Bidder], found: Outcome) -> None:
@@ -275,7 +283,7 @@ class _Cycle(Turns):
         """As before, for those that are far behind: what each would start in is found out for all at once, and again
         after that was given out, as long as it goes on."""
         for each in left:
-            if each.view.id in self.lent:
+            if each.here is not None:
                 self._stay(each)
         rest = [each for each in left if each.view.id not in self.placements]
         for _ in range(LAPS):
@@ -413,7 +421,7 @@ class _Cycle(Turns):
         if each.running is not None:
             return lambda: words.moves(each, each.of(row))
         if len(self.bidders) > DETAILED:
-            return lambda: words.taken(each.of(row), self._options(each, row))
+            return lambda: words.taken(each.of(row), self._options_then(each, row, placement))
         return words.taken(each.of(row), self._options(each))
 
     def plan(self) -> Plan:

@@ -141,6 +141,8 @@ def _stuck(options: Sequence[Option]) -> str:
     reasons = {option.reason.message for option in options if option.reason is not None}
     waited = ("capacity", "quota")
     busy = [str(o.estimate.configuration) for o in options if o.reason is not None and o.reason.code in waited]
+    if not busy and options and not reasons:
+        return "waits: what is free is kept for others"
     if not busy:
         return "cannot run: " + ("; ".join(sorted(reasons)) or "no configuration")
     until = UNTIL_WHEN.message

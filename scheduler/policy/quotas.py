@@ -107,13 +107,13 @@ class Quotas:
         left, open_ = supply_usd_h, {name for name, usd_h in wanted_usd_h.items() if usd_h > 0}
         shares: dict[str, float] = {}
         while open_ and left > 1e-9:
-            weights = {name: self.weight(name) for name in open_}
+            weights = {name: self.weight(name) for name in sorted(open_)}
             part = left / sum(weights.values())
             full = {name for name in open_ if wanted_usd_h[name] <= part * weights[name]}
             if not full:
                 shares |= {name: part * weights[name] for name in open_}
                 break
-            for name in full:
+            for name in sorted(full):
                 shares[name] = wanted_usd_h[name]
                 left -= shares[name]
             open_ -= full
@@ -130,7 +130,9 @@ class Quotas:
         found: list[tuple[str, str, float]] = []
         for queue in sorted(set(queues)):
             rules, held = self.rules.get(queue, QueueRules()), self.held.get(queue, {})
-            found += [(queue, name, most - held.get(name, 0)) for name, most in rules.quota.items() if name in types]
+            found += [
+                (queue, name, max(0, most - held.get(name, 0))) for name, most in rules.quota.items() if name in types
+            ]
             limits = [rules.limit_usd_h, self.entitled_usd_h(queue)]
             known = [usd_h for usd_h in limits if usd_h is not None]
             if known:

@@ -11,7 +11,7 @@ from ..types import Explanation, Option, Placement, Situation
 from . import market_words as words
 from .auction import Backlog, Outcome, extra_usd_h
 from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
-from .board import NONE, Flags, Ints
+from .board import BUDGET, DEADLINE, NONE, Flags, Ints
 from .candidates import BUSY
 from .explaining import Explanations, Said
 from .prices import held_usd_h
@@ -33,7 +33,7 @@ class Far(NamedTuple):
     """What was said to somebody who is far behind, and of what."""
 
     estimates: object
-    codes: bytes
+    about: tuple[object, ...]
     said: Explanation
 
 
@@ -132,6 +132,17 @@ class Turns:
                 option = Option(offer.estimate, offer.money_usd + congestion, congestion, 0.0)
             found[offer.configuration] = option
         return [found[estimate.configuration] for estimate in each.view.estimates]
+
+    def _options_then(self, each: Bidder, taken: int, placement: Placement) -> list[Option]:
+        """As `_options` of somebody who has got this since: as if it had not."""
+        now = self.floor, self.quotas
+        self.floor, self.quotas = self.floor.copy(), self.quotas.copy()
+        self.floor.release(placement)
+        self.quotas.take(each.view.queue, placement.configuration, -1)
+        try:
+            return self._options(each, taken)
+        finally:
+            self.floor, self.quotas = now
 
     def _better_to_wait(self, each: Bidder, row: int) -> bool:
         """Whether to wait for something that is busy, since it is less money in all than this, which is free. Not for
@@ -248,16 +259,18 @@ class Turns:
     def _far_behind(self, each: Bidder, ahead: int) -> Said:
         """The very same words as in the last plan, where nothing about it has changed."""
         rows = self.bids.board.rows(each.index)
-        codes = self.bids.code[rows.start : rows.stop].tobytes()
+        codes = self.bids.code[rows.start : rows.stop]
+        about = codes.tobytes(), ahead, each.view.remaining, each.view.placement, each.view.queue
+        lasts = not np.isin(codes, (BUDGET, DEADLINE)).any()  # their words have numbers that change with time
         known = self.known_far.get(each.view.id)
-        if known is not None and known.estimates is each.view.estimates and known.codes == codes:
+        if known is not None and lasts and known.estimates is each.view.estimates and known.about == about:
             self.far[each.view.id] = known
             return known.said
 
         def say() -> Explanation:
             listed = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
             said = words.far_behind(listed, ahead)
-            self.far[each.view.id] = Far(each.view.estimates, codes, said)
+            self.far[each.view.id] = Far(each.view.estimates, about, said)
             return said
 
         return say

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from making import configuration, est, node, placed, situation, snapshot, standard, view
 from scheduler.policy import create
-from scheduler.policy.bidding import overdue_s
-from scheduler.policy.market import DETAILED, SETTLING_S
+from scheduler.policy.bidding import SETTLING_S, overdue_s
+from scheduler.policy.market import REPEATED_TO
 from scheduler.policy.prices import value_of_time_usd_h
 from scheduler.policy.stays import STAY_S
+from scheduler.policy.turns import DETAILED
 from scheduler.types import Plan, Reason, WorkloadView
 from simulating import simulate
 
@@ -315,3 +316,58 @@ def test_the_price_of_starting_now_is_the_right_one(objective: str) -> None:
     more_usd_h = float(summary.split("worth $")[1].removesuffix(" an hour more"))
     # What bids twice as much for each second: $12 an hour against $6 for half as long.
     assert value_of_time_usd_h(objective) + more_usd_h == pytest.approx(12.0, rel=0.01)
+
+
+def test_others_go_ahead_behind_what_waits_with_a_higher_priority() -> None:
+    busy = view("busy", est(36_000, T4=2), placement=placed(("T4", "a"), ("T4", "a")), held_s=100.0)
+    first = view("first", est(500, T4=3), priority=1)
+    behind = view("behind", est(600, T4=1), resumes=True)
+    assert set(plan(FOUR_T4, busy, first, behind).placements) == {"busy", "behind"}
+
+
+def test_what_is_late_and_runs_is_not_stopped_to_wait_for_something_better() -> None:
+    where = snapshot(node("a", ("T4", 2)), node("b", ("A100", 1)))
+    busy = view("busy", est(200, A100=1), placement=placed(("A100", "b")), held_s=100.0)
+    late = running(
+        "late", est(9000, T4=1), est(5000, T4=2), est(300, A100=1), at=[("T4", "a")], objective="time", waited_s=1e6
+    )
+    assert set(plan(where, busy, late).placements) == {"busy", "late"}
+
+
+@pytest.mark.parametrize("others", [100, REPEATED_TO + 100])
+def test_in_a_crowd_nothing_is_stopped_whose_devices_nobody_takes(others: int) -> None:
+    """It wins four devices that no single node has free, and must be on one."""
+    where = snapshot(node("a", ("T4", 2)), node("b", ("T4", 2)), node("c", ("A100", 1)))
+    there = running("there", est(900, T4=1), est(100, T4=4), at=[("T4", "a")], one_node=True, objective="time")
+    crowd = [view(f"w{n:04}", est(9000 + n, A100=1)) for n in range(others)]
+    assert plan(where, there, *crowd).placements["there"] == placed(("T4", "a"))
+
+
+def test_a_plan_does_not_depend_on_what_was_planned_before() -> None:
+    same = {"price_usd_h": 1.0}
+    asked = situation(MIXED, view("w", est(600, **same, T4=1), est(600, **same, A100=1)))
+    other = situation(MIXED, view("v", est(600, **same, A100=1), est(600, **same, T4=1)))
+    planner = create("market")
+    planner.plan(other)
+    assert planner.plan(asked) == create("market").plan(asked)
+
+
+def test_what_is_far_behind_hears_of_its_deadline_as_it_is_now() -> None:
+    crowd = [view(f"w{n:04}", est(100 + n, T4=1)) for n in range(REPEATED_TO + 50)]
+    crowd.append(view("z", est(50_000, T4=1), est(9000, A100=1), deadline_s=20_000.0))
+    planner, where = create("market"), snapshot(node("a", ("T4", 1)), node("b", ("A100", 1)))
+    for now_s in (0.0, 5000.0):
+        asked = situation(where, *crowd, now_s=now_s)
+        told, fresh = planner.plan(asked).explanations["z"], create("market").plan(asked).explanations["z"]
+        assert told == fresh
+        assert any("after the deadline" in o.reason.message for o in told.options if o.reason)
+
+
+def test_in_a_crowd_what_one_got_is_not_held_against_it() -> None:
+    two = snapshot(node("a", ("T4", 2)))
+    wide = view("wide", est(100, T4=1), est(40, T4=2), objective="time")
+    crowd = [view(f"w{n:04}", est(90_000 + n, T4=1)) for n in range(DETAILED + 20)]
+    told = plan(two, wide, *crowd).explanations["wide"]
+    assert str(told.chosen) == "T4 x2"
+    (other,) = [o for o in told.options if o.reason is not None]
+    assert other.wait_s == 0.0

@@ -177,3 +177,33 @@ def test_notes_of_shares_that_make_no_sense_are_not_believed(noted: Any) -> None
     rules = {"a": QueueRules(), "b": QueueRules()}
     found = plan(FOUR, rules, *views, memory={"shares": noted})
     assert {q: counts["T4"] for q, counts in held(found, views).items()} == {"a": 2, "b": 2}
+
+
+def test_a_queue_above_its_quota_stops_nobody_else() -> None:
+    """Its quota was lowered while it ran what cannot be stopped."""
+    held_by_q = [view(n, est(900, T4=1), queue="q", placement=placed(("T4", n)), held_s=100.0) for n in "ab"]
+    waits = [view("more", est(50, T4=1), queue="q"), view("other", est(50, T4=1), queue="x")]
+    found = plan(FOUR, {"q": QueueRules(quota={"T4": 1})}, *held_by_q, *waits)
+    assert set(found.placements) == {"a", "b", "other"}
+
+
+def test_shares_leave_no_device_idle() -> None:
+    """Half of one device is none: it is lent to one of them, not kept until the other is owed enough."""
+    one = snapshot(node("a", ("A100", 1)))
+    views = [view(q, est(1000, A100=1), queue=q) for q in "xy"]
+    assert len(plan(one, {"x": QueueRules(), "y": QueueRules()}, *views).placements) == 1
+
+
+def test_what_is_late_and_runs_counts_against_the_quota_of_its_queue() -> None:
+    runs = view("runs", est(9000, T4=1), queue="q", placement=placed(("T4", "a")), held_s=500.0, resumes=True)
+    late = [replace(each, waited_s=1e6) for each in (runs, view("waits", est(9000, T4=1), queue="q"))]
+    found = plan(FOUR, {"q": QueueRules(quota={"T4": 1})}, *late)
+    assert set(found.placements) == {"runs"}
+    assert set(found.explanations) == {"runs", "waits"}
+
+
+def test_what_comes_to_just_the_limit_is_within_it() -> None:
+    where = replace(FOUR, device_types={"T4": replace(FOUR.device_types["T4"], price_usd_h=1.1)})
+    runs = view("runs", est(900, price_usd_h=1.1, T4=1), queue="q", placement=placed(("T4", "a")), held_s=100.0)
+    two = view("two", est(900, price_usd_h=2.2, T4=2), queue="q")
+    assert set(plan(where, {"q": QueueRules(limit_usd_h=3.3)}, runs, two).placements) == {"runs", "two"}
