@@ -14,7 +14,7 @@ from ..types import Configuration
 
 def value_of_time_usd_h(objective: str) -> float:
     """What an hour of waiting is worth to a workload, in dollars, by its objective."""
-    return {"cost": 1.75, "balanced": 6.0, "time": 40.0}[objective]
+    return {"cost": 2.0, "balanced": 6.0, "time": 40.0}[objective]
 
 
 def held_usd_h(configuration: Configuration, price_usd_h: Mapping[str, float]) -> float:
