@@ -185,6 +185,8 @@ def received_s(record: Record, now_s: float) -> dict[str, float]:
 
 def same_choice(before: Explanation | None, after: Explanation) -> bool:
     """Whether two explanations say the same about what was chosen and why the others were not."""
+    if before is after:
+        return True
     if before is None or before.chosen != after.chosen:
         return False
     if after.chosen is None and before.summary.split(":")[0] != after.summary.split(":")[0]:
