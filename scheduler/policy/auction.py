@@ -96,6 +96,10 @@ class Lots:
             ),
         )
 
+    def columns_of(self, rows: Ints) -> Ints:
+        """Of which configuration some of `rows` are, which are in ascending order."""
+        return self.column[np.searchsorted(self.rows, rows)]
+
     def matrix(self, values: Floats, otherwise: float) -> Floats:
         """Values of `rows`: those that take part x configurations."""
         found = np.full((len(self.level), len(self.use)), otherwise)
@@ -124,11 +128,9 @@ class Outcome:
     @cached_property
     def held_at(self) -> Mapping[str, Floats]:
         """Of each type: what is bid for each device, the least first; 0 for those that nobody won."""
-        column = np.zeros(len(self.bids.bid), dtype=np.int64)
-        column[self.lots.rows] = self.lots.column
         rows = self.won[self.won != NONE]
-        use, lots_devices = self.lots.use[column[rows]], self.lots.devices[column[rows]]
-        each = self.bids.bid[rows] / np.maximum(lots_devices, 1)
+        columns = self.lots.columns_of(rows)
+        use, each = self.lots.use[columns], self.bids.bid[rows] / np.maximum(self.lots.devices[columns], 1)
         found = {}
         for number, (name, supply) in enumerate(zip(self.lots.types, self.lots.supply.tolist(), strict=True)):
             paid = np.sort(np.repeat(each, use[:, number]))
@@ -147,9 +149,8 @@ class Outcome:
 
     def remains(self) -> Remains:
         """What nobody won."""
-        lots, column = self.lots, np.zeros(len(self.bids.bid), dtype=np.int64)
-        column[lots.rows] = lots.column
-        left = lots.supply - lots.use[column[self.won[self.won != NONE]]].sum(axis=0)
+        lots = self.lots
+        left = lots.supply - lots.use[lots.columns_of(self.won[self.won != NONE])].sum(axis=0)
         return Remains(dict(zip(lots.types, left.tolist(), strict=True)))
 
     def backlog(self) -> Backlog:

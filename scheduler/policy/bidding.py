@@ -116,11 +116,11 @@ class Bids:
 
     def _limit(self) -> None:
         """What a queue may never hold."""
-        for index, view in enumerate(self.board.views) if self.quotas.rules else ():
-            if view.queue in self.quotas.rules:
-                for row in self.board.rows(index):
-                    if self.code[row] == OK and self.quotas.never(view.queue, self.board.configuration(row)):
-                        self.code[row] = QUOTA
+        board, known = self.board, self.board.configurations.known
+        for queue in self.quotas.rules:
+            mine = np.array([view.queue == queue for view in board.views], dtype=bool)
+            never = np.array([self.quotas.never(queue, each) is not None for each in known], dtype=bool)
+            self.code[mine[board.owner] & never[board.place] & (self.code == OK)] = QUOTA
 
     def _object(self) -> None:
         """Prices that are not known, and deadlines. What it runs on is within both."""

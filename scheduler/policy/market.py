@@ -197,13 +197,11 @@ class _Cycle(Turns):
     def _lots(self, level: Sequence[Bidder]) -> Lots:
         """The rows of these, and what is there for them."""
         board = self.bids.board
-        level_ids = np.array([each.index for each in level], dtype=np.int64)
-        mine = np.zeros(len(board.views), dtype=bool)
-        mine[level_ids] = True
-        places = np.unique(board.place[mine[board.owner] & self.bids.usable])
+        places = np.unique(board.place[self._rows(level)])
         types = np.flatnonzero(board.configurations.use[places].any(axis=0))
         names = [board.configurations.types[number] for number in types]
-        return Lots.of(self.bids, level_ids, {name: self.floor.open.free(name) for name in names})
+        members = np.array([each.index for each in level], dtype=np.int64)
+        return Lots.of(self.bids, members, {name: self.floor.open.free(name) for name in names})
 
     def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
