@@ -294,7 +294,8 @@ def _lookup(find: Any, field: str, file: str) -> list[Problem]:
 def _problem(error: dict[str, Any], file: str) -> Problem:
     field = ".".join(str(part) for part in error["loc"])
     hint = _fields_hint(error["loc"]) if error["type"] == "extra_forbidden" else ""
-    return Problem(str(error["msg"]), field=field, hint=hint, file=file)
+    message = "must be a list" if error["type"] == "tuple_type" else str(error["msg"])
+    return Problem(message, field=field, hint=hint, file=file)
 
 
 def _fields_hint(loc: tuple[str | int, ...]) -> str:

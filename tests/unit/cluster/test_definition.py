@@ -226,10 +226,11 @@ def test_queues_have_rules(catalog: Catalog) -> None:
         ([{"name": "a", "quota": {"T4": -1}}], "queues.0.quota.T4", "greater than or equal to 0"),
         ([{"name": "a", "weight": 0}], "queues.0.weight", "greater than 0"),
         ([{"name": "a", "share": 2}], "queues.0.share", "Extra inputs"),
+        (5, "queues", "must be a list"),
     ],
-    ids=["named twice", "an unknown device", "a negative quota", "no weight", "a field that is not there"],
+    ids=["named twice", "an unknown device", "a negative quota", "no weight", "a field that is not there", "no list"],
 )
-def test_queues_that_make_no_sense(catalog: Catalog, rules: list[Any], field: str, said: str) -> None:
+def test_queues_that_make_no_sense(catalog: Catalog, rules: Any, field: str, said: str) -> None:
     with pytest.raises(SpecError) as error:
         ClusterDefinition.parse({"queues": rules}, catalog, file="c.yaml")
     assert field in [problem.field for problem in error.value.problems]
