@@ -118,6 +118,12 @@ class World:
         assert record is not None
         return record
 
+    def said(self, name: str) -> str | None:
+        """Why a workload runs where it does, or why it waits, in words."""
+        assert self.engine.last_report is not None
+        explanation = self.engine.last_report.explanation_of(self.get(name))
+        return None if explanation is None else explanation.summary
+
     def states(self) -> dict[str, str]:
         """State of every workload."""
         return {record.id: record.state for record in self.store.select()}
