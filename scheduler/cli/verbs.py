@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 ELSEWHERE = {
     "up": "lifecycle:up",
     "down": "lifecycle:down",
+    "serve": "serve:serve",
     "demo": "demo:demo",
     "calibrate": "calibrate:calibrate",
     "profile": "profile:profile",

@@ -15,6 +15,7 @@ from cluster.types import RunObservation, Snapshot
 from ..estimate.calibration import Calibration
 from ..estimate.candidates import facts_of
 from ..estimate.device_rates import DeviceRates, LearntAgainst, in_terms_of, with_measured_rates
+from ..log_context import about, enter_cycle
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
@@ -101,6 +102,7 @@ class Engine:
     def run_cycle(self) -> CycleReport | None:
         """One cycle. Returns None, having decided nothing, while the cluster cannot be reached."""
         self.cycle += 1
+        enter_cycle(self.cycle)
         self._forget_again()
         try:
             # 1. Observe: the cluster, the runs on it, and what has become ready.
@@ -122,7 +124,8 @@ class Engine:
             node_actions = reconcile_nodes(plan, valid, records, fresh)
             # 6. Execute.
             for action in actions:
-                self._execute(action, snapshot)
+                with about(action.workload_id):
+                    self._execute(action, snapshot)
             for change in node_actions:
                 self._change_nodes(change)
         except ClusterUnreachable as error:
@@ -209,10 +212,11 @@ class Engine:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
         observed = self._executor.observe([record.run_id for record in holding])
         for record in holding:
-            records = self._executor.progress(record.run_id)
-            progress = fold(self.progress_of(record), records)
-            self._progress[record.run_id] = progress
-            self._move(record, observed[record.run_id], progress, snapshot)
+            with about(record.id):
+                records = self._executor.progress(record.run_id)
+                progress = fold(self.progress_of(record), records)
+                self._progress[record.run_id] = progress
+                self._move(record, observed[record.run_id], progress, snapshot)
 
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
@@ -288,7 +292,8 @@ class Engine:
                 after = replace(record, state="failed", message=message, ended_s=self._clock())
                 self._store.put(after, self._event("failed", message, record.id))
             elif (record.not_before_s or 0.0) <= self._clock() and all(need.state == "succeeded" for need in needs):
-                self._queue(record, needs)
+                with about(record.id):
+                    self._queue(record, needs)
 
     def _queue(self, record: Record, needs: Sequence[Record]) -> None:
         upstream = {need.name: Upstream(need.name, need.kind, need.output, need.result) for need in needs}
