@@ -207,7 +207,7 @@ def _serve_http(
         owns_cluster=runtime.access.local is not None,
     )
     config = uvicorn.Config(
-        _application(options, runtime),  # type: ignore[arg-type]  # uvicorn types each kind of message
+        _application(options, runtime),
         log_config=None,  # its loggers write where ours do
         access_log=False,
         server_header=False,

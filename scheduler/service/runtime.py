@@ -41,6 +41,7 @@ from .notify import Supervisor
 from .opening import open_store
 from .pulse import Pulse
 from .readiness import ReadinessFacts
+from .telling import told
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Runtime:
         SECRETS.add(token, None if token_path is None else _text_of(token_path))
         auth.remember(self.store, token)
         self.engine = Engine(
-            self.store,
+            told(self.store),
             self.observer,
             self.executor,
             self.policy,

@@ -6,6 +6,7 @@ import json
 import logging
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from scheduler.service.logs import (
     configure,
     without_environments,
 )
+from scheduler.service.telling import told
+from scheduler.store import Event, Record, Store
+from scheduler.store.sqlite import StoreError
 from workloads.errors import SpecError
 
 TOKEN = "kX3-very+secret/token=="
@@ -243,3 +247,24 @@ def test_uvicorn_and_httpx_tell_of_trouble_only(tmp_path: Path, secrets: Secrets
     logging.getLogger("uvicorn.error").info("Started server process")
     logging.getLogger("uvicorn.error").warning("trouble")
     assert [each["message"] for each in lines(path)] == ["trouble"]
+
+
+def test_what_gets_into_the_event_log_is_told(secrets: Secrets, tmp_path: Path) -> None:
+    path = json_log(tmp_path, secrets)
+    store = Store(":memory:")
+    told_store = told(store)
+    record = Record("hello-1", "hello", "command", {}, "pending", 0.0, "/out", "/run")
+    store.add([record], [])
+    enter_cycle(7)
+    told_store.put(replace(record, state="cancelled"), Event("cancelled", "the user asked for it", "hello-1", 7))
+    told_store.append(Event("calibration-reset", "the user asked for it", None, 7))
+    shown = [{name: line.get(name) for name in ("message", "cycle", "workload_id")} for line in lines(path)]
+    assert shown == [
+        {"message": "cancelled: the user asked for it", "cycle": 7, "workload_id": "hello-1"},
+        {"message": "calibration-reset: the user asked for it", "cycle": 7, "workload_id": None},
+    ]
+    assert told_store.last_cycle() == store.last_cycle() == 7
+    with pytest.raises(StoreError):
+        told_store.put(replace(record, id="nobody"), Event("cancelled", "never", "nobody"))
+    assert len(lines(path)) == 2, "what was not written is not told"
+    store.close()

@@ -1,0 +1,45 @@
+"""What the engine writes into the event log is a line of the service's log too."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+from ..log_context import about
+from ..store import EngineStore, Event, Record
+
+log = logging.getLogger("raywise.events")
+
+
+class _Telling:
+    """A store around another; what is not written is asked of that one."""
+
+    def __init__(self, store: EngineStore) -> None:
+        self._store = store
+
+    def put(self, record: Record, *events: Event) -> None:
+        """Write, then tell: what is in the log is in the store."""
+        self._store.put(record, *events)
+        _tell(events)
+
+    def append(self, *events: Event) -> None:
+        """Write, then tell."""
+        self._store.append(*events)
+        _tell(events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def told(store: EngineStore) -> EngineStore:
+    """The same store for an engine whose events are logged."""
+    return cast(EngineStore, _Telling(store))
+
+
+def _tell(events: tuple[Event, ...]) -> None:
+    for event in events:
+        if event.workload_id is None:
+            log.info("%s: %s", event.kind, event.cause)
+        else:
+            with about(event.workload_id):
+                log.info("%s: %s", event.kind, event.cause)
