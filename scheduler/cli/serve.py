@@ -4,6 +4,7 @@ supervisors."""
 from __future__ import annotations
 
 import datetime
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -70,6 +71,8 @@ def _run(config: ServiceConfig, file: str) -> None:
 
     store = config.read_store(file=file)
     SECRETS.add_url(store)
+    if config.store_env is not None:
+        os.environ.pop(config.store_env)  # a local cluster, and all that runs on it, would inherit it
     configure(
         LogOptions(config.log.level, config.log.format, None if config.log.file is None else Path(config.log.file))
     )

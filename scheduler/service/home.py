@@ -80,11 +80,6 @@ class Home:
         except OSError as error:
             raise HomeError(f"{self.path} cannot be the home folder: {error.strerror}") from None
 
-    def protect_database(self) -> None:
-        """Make the store's file before SQLite does, readable by its owner only: so are then the files beside it."""
-        os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self.database.chmod(0o600)
-
     @property
     def database(self) -> Path:
         """The store's file."""

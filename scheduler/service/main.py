@@ -211,6 +211,7 @@ def _serve_http(
         log_config=None,  # its loggers write where ours do
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who is limited and logged is who is connected, not who he says he is
         timeout_graceful_shutdown=DRAIN_S,
         ssl_certfile=None if options.tls is None else str(options.tls.cert),
         ssl_keyfile=None if options.tls is None else str(options.tls.key),

@@ -33,13 +33,13 @@ def open_store(home: Home, place: str | None = None) -> Store:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        protect(path)
+        _protect(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be the store: {error.strerror}") from None
     return Store(path)
 
 
-def protect(path: Path) -> None:
+def _protect(path: Path) -> None:
     """Make a store's file before SQLite does, readable by its owner only: so are then the files beside it."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
