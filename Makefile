@@ -31,10 +31,17 @@ run: demo ## The main job: start a local cluster, run the example pipeline on it
 demo: $(STAMP) ## The same as run
 	HF_HUB_OFFLINE=1 $(BIN)/raywise demo
 
+# PostgreSQL's own server, for the tests of the store: found where Debian puts it, or installed.
+POSTGRESQL := ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; } || \
+	{ echo "the tests need PostgreSQL: install it (Debian: apt-get install postgresql)"; exit 1; }
+
 test: $(STAMP) ## All tests: unit, contract and integration on a real local Ray cluster
+	@$(POSTGRESQL)
 	failed=0; $(UNIT_TESTS) || failed=1; $(RAY_TESTS) || failed=1; exit $$failed
 
 test-unit: $(STAMP) ## Only what needs no Ray
+	@$(POSTGRESQL)
 	$(UNIT_TESTS)
 
 check: $(STAMP) ## ruff and mypy

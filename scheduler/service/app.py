@@ -21,8 +21,7 @@ from workloads.errors import Problem, SpecError
 from workloads.loading import Submission, load_text
 
 from ..engine.progress import Progress
-from ..store import Record
-from ..store.sqlite import StoreError
+from ..store import Record, StoreError
 from ..types import Situation
 from . import auth, calibration_views, views
 from .runtime import Runtime

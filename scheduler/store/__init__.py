@@ -1,9 +1,22 @@
-"""What must survive: workloads, the append-only event log, calibration. SQLite in WAL mode; or a memory, for what is
-only simulated."""
+"""What must survive: workloads, the append-only event log, calibration, users' tokens, what was paid. In SQLite (WAL)
+or PostgreSQL; or in memory, for what is only simulated."""
 
+from .database import StoreError
 from .memory import MemoryStore
 from .protocol import EngineStore
-from .records import Event, Record
-from .sqlite import Store
+from .records import Charge, Event, Record
+from .schema import SCHEMA_VERSION
+from .store import Filter, Page, Store
 
-__all__ = ["EngineStore", "Event", "MemoryStore", "Record", "Store"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Charge",
+    "EngineStore",
+    "Event",
+    "Filter",
+    "MemoryStore",
+    "Page",
+    "Record",
+    "Store",
+    "StoreError",
+]

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..estimate.calibration import Calibration
 from ..estimate.device_rates import DeviceRates, LearntAgainst
 from ..states import ENDED, check_transition
-from .records import Event, Record
+from .records import Charge, Event, Record, keeping_the_users
 
 
 class MemoryStore:
@@ -34,11 +35,29 @@ class MemoryStore:
             self._live[record.id] = record
         self.append(*events)
 
-    def put(self, record: Record, *events: Event) -> None:
-        """Replace a record; the move must be in the table of transitions."""
+    def put_all(self, changes: Sequence[tuple[Record, Sequence[Event]]], charges: Sequence[Charge] = ()) -> None:
+        """Replace several records. Charges are not kept: records have their sums."""
+        del charges
+        for record, events in changes:
+            self.put(record, *events)
+
+    def change(self, workload_id: str, event: Event, **changes: Any) -> Record | None:
+        """Set what belongs to the user; None where the workload is unknown."""
+        before = self.get(workload_id)
+        if before is None:
+            return None
+        after = replace(before, **changes)
+        (self._ended if after.state in ENDED else self._live)[workload_id] = after
+        self.append(event)
+        return after
+
+    def put(self, record: Record, *events: Event, charges: Sequence[Charge] = ()) -> None:
+        """Replace a record; the move must be in the table of transitions. Charges are not kept."""
+        del charges
         before = self._live.get(record.id) or self._ended[record.id]
         if before.state != record.state:
             check_transition(record.id, before.state, record.state)
+        record = keeping_the_users(record, before)
         if record.state in ENDED:
             self._live.pop(record.id, None)
             self._ended[record.id] = record

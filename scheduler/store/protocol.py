@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..estimate.calibration import Calibration
 from ..estimate.device_rates import DeviceRates, LearntAgainst
-from .records import Event, Record
+from .records import Charge, Event, Record
 
 
 class EngineStore(Protocol):
     """Workloads, events and what was learnt: on disk for a service, in memory for a simulation."""
 
-    def put(self, record: Record, *events: Event) -> None:
-        """Replace a workload's record and append what happened, in one step."""
+    def put(self, record: Record, *events: Event, charges: Sequence[Charge] = ()) -> None:
+        """Replace a workload's record, append what happened and what it cost, in one step. What belongs to the user
+        (`OWNED_BY_USER`) stays as it is stored."""
+        ...
+
+    def put_all(self, changes: Sequence[tuple[Record, Sequence[Event]]], charges: Sequence[Charge] = ()) -> None:
+        """As `put`, of several workloads in one step."""
+        ...
+
+    def change(self, workload_id: str, event: Event, **changes: Any) -> Record | None:
+        """Set what belongs to the user."""
         ...
 
     def append(self, *events: Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -15,6 +15,8 @@ from ..states import State
 from ..types import Estimate, Explanation, Placement
 
 _SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
+OWNED_BY_USER = frozenset({"spec", "deadline_s", "budget_usd", "cancel_requested", "paused", "pause_cause"})
+"""Fields of a record that only `Store.change` sets: what the engine writes leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,23 @@ class Record:
     """Seconds of ended waits: ready to run, and nothing held."""
     received_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds of ended attempts on each device type."""
+    owner: str = "admin"
+    """The user who submitted it."""
+    prices_usd_h: Mapping[str, float | None] = field(default_factory=dict)
+    """Dollars an hour of one device of each type it holds, or held last: as they were when the attempt began."""
     cancel_requested: bool = False
+    paused: bool = False
+    """It shall hold nothing until the user says otherwise."""
+    pause_cause: str = ""
+    """Why it is paused."""
     message: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
     """The body's `done` record: outputs, metrics, rows; and the rows by device type."""
+
+    @property
+    def queue(self) -> str:
+        """The queue it waits in."""
+        return str(self.spec.get("queue") or "default")
 
     @property
     def run_id(self) -> str:
@@ -96,6 +111,12 @@ class Record:
         return self.spent_s + running
 
 
+def keeping_the_users(record: Record, stored: Record) -> Record:
+    """`record` with what belongs to the user as it is stored: a change that came while the engine was at work stays."""
+    changed = {name: getattr(stored, name) for name in OWNED_BY_USER if getattr(record, name) != getattr(stored, name)}
+    return replace(record, **changed) if changed else record
+
+
 @dataclass(frozen=True)
 class Event:
     """One line of the log: what happened, to which workload, in which cycle, and because of what."""
@@ -107,3 +128,19 @@ class Event:
     at_s: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict)
     sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What one attempt held of one device type on one day (UTC)."""
+
+    workload_id: str
+    attempt: int
+    day: str
+    """As in 2026-11-27."""
+    device_type: str
+    owner: str
+    queue: str
+    device_s: float
+    usd: float | None
+    """None where the type has no price."""

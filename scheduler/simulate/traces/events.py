@@ -24,8 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from workloads.errors import Problem, SpecError
 
-from ...store import Record
-from ...store.sqlite import SCHEMA_VERSION
+from ...store import SCHEMA_VERSION, Record
 from ...types import Configuration
 from ..types import Phase, Trace, TraceJob
 from .tables import refused

@@ -357,7 +357,7 @@ def test_the_start_of_an_id_is_found_without_reading_the_workloads(
     api: TestClient, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = submit(api, PIPELINE).json()["id"]
-    monkeypatch.setattr("scheduler.store.sqlite._RECORD", None)  # reading one would fail
+    monkeypatch.setattr("scheduler.store.store._RECORD", None)  # reading one would fail
     assert _whole_id(runtime, whole[:-2]) == whole
     with pytest.raises(HTTPException, match="there is no workload or pipeline 'tw%'"):
         _whole_id(runtime, "tw%")

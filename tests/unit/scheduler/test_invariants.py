@@ -121,7 +121,7 @@ def test_every_move_of_the_table_is_made_by_somebody(monkeypatch: pytest.MonkeyP
         check_transition(workload_id, before, after)
         made.add((before, after))
 
-    monkeypatch.setattr("scheduler.store.sqlite.check_transition", note)
+    monkeypatch.setattr("scheduler.store.store.check_transition", note)
     for seed in range(8):
         test_whatever_happens(seed, "market")
     world = World()

@@ -6,25 +6,28 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from making import PROFILE, configuration, est, placed
+from postgres_server import Server, running
 from scheduler.estimate.calibration import Calibration, Subject
 from scheduler.estimate.step_time import PARTS
 from scheduler.estimate.work import Work
 from scheduler.states import IllegalTransitionError, State
-from scheduler.store import Event, Record, Store
-from scheduler.store.sqlite import SCHEMA_VERSION, StoreError
+from scheduler.store import SCHEMA_VERSION, Charge, Event, Filter, Record, Store, StoreError
 from scheduler.types import Explanation, Option, Reason
 
+DATABASES = count(1)
 REST = (0.1,) * (len(PARTS) - 2)
 
 
 def record(name: str, state: State = "pending", **fields: object) -> Record:
-    spec = {"kind": "command", "name": name, "command": "x"}
-    return Record(name, name, "command", spec, state, 5.0, f"/out/{name}", f"/run/{name}", **fields)  # type: ignore[arg-type]
+    spec = {"kind": "command", "name": name, "command": "x"} | dict(fields.pop("spec", {}))  # type: ignore[call-overload]
+    given = {"submitted_s": 5.0} | fields
+    return Record(name, name, "command", spec, state, output=f"/out/{name}", run_dir=f"/run/{name}", **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -33,8 +36,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
+def file_store(path: Path) -> Iterator[Store]:
     opened = Store(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with running() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    sqlite = request.param == "sqlite"
+    opened = Store(path if sqlite else request.getfixturevalue("server").url(f"d{next(DATABASES)}"))
     yield opened
     opened.close()
 
@@ -119,7 +136,7 @@ def test_records_are_in_the_order_of_submission_and_the_newest_are_kept(store: S
 
 def test_all_workloads_of_a_submission_are_stored_or_none(store: Store) -> None:
     store.add([record("a")], [Event("submitted", "x", "a")])
-    with pytest.raises(StoreError, match="UNIQUE"):
+    with pytest.raises(StoreError, match=r"(?i)unique"):
         store.add([record("b"), record("a")], [Event("submitted", "x", "b")])
     assert [r.id for r in store.select()] == ["a"]
     assert kinds(store) == ["submitted"]
@@ -164,15 +181,15 @@ def test_a_wish_to_cancel_is_not_lost_to_the_engine_that_is_at_work(store: Store
     assert kinds(store) == ["cancel-requested", "queued"]
 
 
-def test_events_only_grow(store: Store, path: Path) -> None:
-    store.append(Event("a", "x"), Event("b", "y"))
+def test_events_only_grow(file_store: Store, path: Path) -> None:
+    file_store.append(Event("a", "x"), Event("b", "y"))
     other = sqlite3.connect(path)
     with pytest.raises(sqlite3.IntegrityError, match="events never change"):
         other.execute("UPDATE events SET cause = 'z'")
     with pytest.raises(sqlite3.IntegrityError, match="events are never lost"):
         other.execute("DELETE FROM events")
     other.close()
-    assert kinds(store) == ["a", "b"]
+    assert kinds(file_store) == ["a", "b"]
 
 
 def test_events_by_workload_and_after_a_number(store: Store) -> None:
@@ -203,8 +220,8 @@ def test_everything_is_there_after_reopening(path: Path) -> None:
     again.close()
 
 
-def test_what_was_put_is_there_for_another_process_at_once(store: Store, path: Path) -> None:
-    store.add([record("a")], [Event("submitted", "x", "a")])
+def test_what_was_put_is_there_for_another_process_at_once(file_store: Store, path: Path) -> None:
+    file_store.add([record("a")], [Event("submitted", "x", "a")])
     other = Store(path)  # as after kill -9: nothing was closed
     assert other.get("a") == record("a")
     other.close()
@@ -245,13 +262,15 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "none" / "raywise.db")
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(store: Store) -> None:
-    store.add([record("a")], [])
-    store._db.execute(f"PRAGMA max_page_count={store._db.execute('PRAGMA page_count').fetchone()[0]}")
+def test_a_full_disk_is_said_and_what_was_there_stays(file_store: Store) -> None:
+    file_store.add([record("a")], [])
+    with file_store.database.reading() as db:
+        pages = db.exec_driver_sql("PRAGMA page_count").scalar_one()
+        db.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StoreError, match="full"):
-        store.append(*(Event("big", "x" * 10_000, "a", cycle=number) for number in range(1000)))
-    assert store.events() == []
-    assert store.get("a") == record("a")
+        file_store.append(*(Event("big", "x" * 10_000, "a", cycle=number) for number in range(1000)))
+    assert file_store.events() == []
+    assert file_store.get("a") == record("a")
 
 
 def test_many_threads_may_write(store: Store) -> None:
@@ -267,3 +286,111 @@ def test_many_threads_may_write(store: Store) -> None:
     events = store.events()
     assert [event.sequence for event in events] == list(range(1, 81))
     assert [e.kind for e in events if e.workload_id == "a"] == [f"a{i}" for i in range(20)]
+
+
+def test_a_page_has_the_newest_and_says_where_the_next_begins(store: Store) -> None:
+    store.add([record(f"w{number}", spec={"queue": "a" if number % 2 else "b"}) for number in range(5)], [])
+    first = store.page(Filter(), limit=2)
+    assert [r.id for r in first.records] == ["w4", "w3"]
+    second = store.page(Filter(), before=first.next_before, limit=2)
+    assert [r.id for r in second.records] == ["w2", "w1"]
+    assert [r.id for r in store.page(Filter(), before=second.next_before, limit=2).records] == ["w0"]
+    assert store.page(Filter(), before=second.next_before, limit=2).next_before is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Filter(states=["queued"]), ["b"]),
+        (Filter(kinds=["train"]), []),
+        (Filter(owner="eve"), ["c"]),
+        (Filter(queue="night"), ["c", "b"]),
+        (Filter(pipeline_id="p"), ["b"]),
+        (Filter(name_contains="%"), []),
+        (Filter(name_contains="b"), ["b"]),
+        (Filter(since_s=6.0), ["c"]),
+        (Filter(owner="admin", queue="night"), ["b"]),
+    ],
+)
+def test_a_page_is_filtered(store: Store, wanted: Filter, found: list[str]) -> None:
+    night = {"queue": "night"}
+    others = [record("b", "queued", spec=night, pipeline_id="p"), record("c", spec=night, owner="eve", submitted_s=7.0)]
+    store.add([record("a"), *others], [])
+    assert [r.id for r in store.page(wanted).records] == found
+
+
+def test_workloads_are_counted_with_their_dollars(store: Store) -> None:
+    store.add([record("a"), record("b", spent_usd=1.5), record("c", "queued")], [])
+    assert store.counts() == {("pending", "command", "default"): (2, 1.5), ("queued", "command", "default"): (1, 0.0)}
+
+
+def test_what_belongs_to_the_user_is_only_changed_for_the_user(store: Store) -> None:
+    store.add([record("a", "queued")], [])
+    changed = store.change("a", Event("changed", "x", "a"), paused=True, budget_usd=2.0)
+    assert changed == record("a", "queued", paused=True, budget_usd=2.0)
+    store.put_all([(record("a", "starting"), [Event("starting", "x", "a")])])
+    assert store.get("a") == record("a", "starting", paused=True, budget_usd=2.0)
+    with pytest.raises(ValueError, match="not the user's: state"):
+        store.change("a", Event("changed", "x", "a"), state="failed")
+    assert store.change("nobody", Event("changed", "x", "nobody"), paused=True) is None
+    assert kinds(store) == ["changed", "starting"]
+
+
+def test_several_changes_are_one(store: Store) -> None:
+    store.add([record("a"), record("b")], [])
+    with pytest.raises(IllegalTransitionError):
+        store.put_all([(record("a", "queued"), [Event("queued", "x", "a")]), (record("b", "succeeded"), [])])
+    assert (store.get("a"), store.get("b"), store.events()) == (record("a"), record("b"), [])
+
+
+def test_an_idempotency_key_is_its_owners_and_taken_once(store: Store) -> None:
+    store.add([record("a", owner="eve")], [], ("key", "digest"))
+    store.add([record("b", owner="bob")], [], ("key", "digest"))
+    assert (store.accepted("eve", "key"), store.accepted("bob", "key")) == (("digest", "a"), ("digest", "b"))
+    assert store.accepted("eve", "other") is None
+    with pytest.raises(StoreError, match=r"(?i)unique"):
+        store.add([record("c", owner="eve")], [], ("key", "another"))
+    assert store.get("c") is None
+
+
+def test_a_charge_is_written_once(store: Store) -> None:
+    store.add([record("a", "running")], [])
+    charge = Charge("a", 1, "2026-11-27", "T4", "eve", "default", 60.0, 0.5)
+    store.put(record("a", "queued"), charges=[charge, replace(charge, day="2026-11-28", usd=None)])
+    store.put(record("a", "starting"), charges=[charge])
+    assert store.charges() == [charge, replace(charge, day="2026-11-28", usd=None)]
+    assert store.charges(since="2026-11-28") == [replace(charge, day="2026-11-28", usd=None)]
+
+
+def test_two_services_cannot_have_one_postgresql_database(server: Server) -> None:
+    url = server.url("alone")
+    first = Store(url)
+    with pytest.raises(StoreError, match="another service works with this database"):
+        Store(url)
+    Store(url, exclusive=False).close()
+    first.close()
+    Store(url).close()
+
+
+def test_a_server_that_crashed_and_came_back_is_gone_on_with() -> None:
+    with running() as own:
+        store = Store(own.url("crash"))
+        store.add([record("a")], [Event("submitted", "x", "a")])
+        own.stop()
+        with pytest.raises(StoreError):
+            store.put(record("a", "queued"), Event("queued", "x", "a"))
+        own.start()
+        assert store.events() == [Event("submitted", "x", "a", sequence=1)]
+        store.put(record("a", "queued"), Event("queued", "x", "a"))
+        assert store.get("a") == record("a", "queued")
+        store.close()
+
+
+def test_a_password_is_never_shown() -> None:
+    with pytest.raises(StoreError) as refused:
+        Store("postgresql://raywise:hunter2@127.0.0.1:1/none")
+    assert "hunter2" not in str(refused.value)
+    assert "127.0.0.1:1/none" in str(refused.value)
+    with pytest.raises(StoreError, match="no such store") as wrong:
+        Store("mysql://raywise:hunter2@host/x")
+    assert "hunter2" not in str(wrong.value)

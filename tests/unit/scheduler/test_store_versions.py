@@ -11,8 +11,7 @@ import pytest
 
 from scheduler.estimate.calibration import Calibration
 from scheduler.estimate.work import Work
-from scheduler.store import Event, Store
-from scheduler.store.sqlite import SCHEMA_VERSION
+from scheduler.store import SCHEMA_VERSION, Event, Filter, Store
 from scheduler.types import Configuration, Money
 
 FIRST_SCHEMA = """
@@ -166,9 +165,11 @@ def test_a_migrated_workload_goes_on(path: Path) -> None:
     assert waiting is not None
     store.put(waiting, Event("planned", "x", "waiting"))
     assert store.get("waiting") == waiting
-    with pytest.raises(sqlite3.IntegrityError, match="events never change"):
-        store._db.execute("UPDATE events SET cause = 'z'")
     store.close()
+    other = sqlite3.connect(path)
+    with pytest.raises(sqlite3.IntegrityError, match="events never change"):
+        other.execute("UPDATE events SET cause = 'z'")
+    other.close()
 
 
 def test_a_migration_that_was_cut_short_is_done_again(path: Path) -> None:
@@ -179,5 +180,24 @@ def test_a_migration_that_was_cut_short_is_done_again(path: Path) -> None:
     store = Store(path)
     assert len(store.select()) == len(RECORDS)
     assert store.load_calibration() == Calibration()
+    store.close()
+    assert version(path) == SCHEMA_VERSION
+
+
+def test_a_store_of_the_second_version_has_queues_and_an_owner(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE calibration; PRAGMA user_version=2;")
+    db.execute("UPDATE workloads SET record = json_set(record, '$.work', json('null'))")
+    night = old_record("night", "pending", spent_usd=1.5)
+    night["spec"] = night["spec"] | {"queue": "night"}
+    db.execute("INSERT INTO workloads VALUES ('night', 9, 'pending', 'p', ?)", (json.dumps(night),))
+    db.commit()
+    db.close()
+    store = Store(path)
+    assert [r.id for r in store.page(Filter(queue="night", owner="admin", pipeline_id="p")).records] == ["night"]
+    assert store.counts()["pending", "command", "night"] == (1, 1.5)
+    assert [r.state for r in store.select() if r.id == "waiting"] == ["queued"], (
+        "only the first version is looked at anew"
+    )
     store.close()
     assert version(path) == SCHEMA_VERSION

@@ -14,8 +14,7 @@ from making import configuration, est, node, snapshot, training
 from scheduler.policy import create
 from scheduler.simulate.simulator import simulate
 from scheduler.simulate.traces import events, read
-from scheduler.store import Event, Record, Store
-from scheduler.store.sqlite import SCHEMA_VERSION
+from scheduler.store import SCHEMA_VERSION, Event, Record, Store
 from scheduler.types import Configuration, Estimate, Explanation, Reason
 from workloads.errors import SpecError
 

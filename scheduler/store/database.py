@@ -1,0 +1,176 @@
+"""One connection to the database of a service: a SQLite file, or a PostgreSQL server by its URL.
+
+What a transaction committed survives `kill -9` and a power cut: SQLite is in WAL mode with `synchronous=FULL`, and
+PostgreSQL is asked for `synchronous_commit`. One service writes at a time: a file is guarded by the lock of its home, a
+PostgreSQL database by an advisory lock that goes with the connection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from workloads.errors import RaywiseError
+
+from . import schema
+
+_LOCK = 7_293_011
+"""The number of the advisory lock."""
+_VERSION = "schema-version"
+
+
+class StoreError(RaywiseError):
+    """The store cannot be opened or written: a full disk, a wrong version, another file in its place, a server that is
+    gone."""
+
+
+def is_url(where: Path | str) -> bool:
+    """Whether it names a server, and no file."""
+    return isinstance(where, str) and "://" in where
+
+
+def shown(where: Path | str) -> str:
+    """The place, without a password."""
+    return sa.make_url(str(where)).render_as_string(hide_password=True) if is_url(where) else str(where)
+
+
+class Database:
+    """The connection, its lock, and its transactions. Safe to use from several threads of one process."""
+
+    def __init__(self, where: Path | str, *, exclusive: bool = True) -> None:
+        """`exclusive`: refuse where another service has the PostgreSQL database. Raises StoreError."""
+        self.place, self._exclusive = shown_or_raw(where), exclusive
+        self.lock = threading.RLock()
+        self.on_reconnect: Callable[[sa.Connection], None] = lambda _: None
+        """Called in a transaction after the server came back: whether the last commit arrived is not known."""
+        try:
+            self._engine = _engine(where)
+            self._connection = self._connect()
+            self._prepare()
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(f"{self.place}: {_said(error)}") from error
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    def close(self) -> None:
+        """Release the file, or the connection and the lock that goes with it."""
+        with self.lock:
+            self._connection.close()
+            self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """All or nothing. Raises StoreError."""
+        with self.lock:
+            try:
+                connection = self._alive()
+                with connection.begin():
+                    yield connection
+            except SQLAlchemyError as error:
+                raise StoreError(_said(error)) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A look at what is committed. Raises StoreError."""
+        with self.transaction() as connection:
+            yield connection
+
+    def _connect(self) -> sa.Connection:
+        connection = self._engine.connect()
+        if self.dialect == "postgresql" and self._exclusive:
+            with connection.begin():
+                held = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK)))
+            if not held:
+                connection.close()
+                raise StoreError(f"{self.place}: another service works with this database")
+        return connection
+
+    def _alive(self) -> sa.Connection:
+        """The connection; a new one where the server closed it."""
+        if self._connection.closed or self._connection.invalidated:
+            self._connection.close()
+            self._connection = self._connect()
+            with self._connection.begin():
+                self.on_reconnect(self._connection)
+        return self._connection
+
+    def _prepare(self) -> None:
+        with self._connection.begin():
+            version = self._version()
+            if version not in range(schema.SCHEMA_VERSION + 1):
+                raise StoreError(
+                    f"{self.place}: schema version {version}; this Raywise reads version {schema.SCHEMA_VERSION}"
+                )
+            if version == schema.SCHEMA_VERSION:
+                return
+            schema.create(self._connection, version)
+            if self.dialect == "sqlite":
+                self._connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+            else:
+                row = {"name": _VERSION, "value": str(schema.SCHEMA_VERSION)}
+                self._connection.execute(schema.settings.insert(), row)
+
+    def _version(self) -> int:
+        if self.dialect == "sqlite":
+            return int(self._connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        if not sa.inspect(self._connection).has_table(schema.settings.name):
+            return 0
+        found = sa.select(schema.settings.c.value).where(schema.settings.c.name == _VERSION)
+        return int(self._connection.scalar(found) or 0)
+
+
+def shown_or_raw(where: Path | str) -> str:
+    """As `shown`; of what cannot be read as a URL, only that. Raises StoreError."""
+    try:
+        return shown(where)
+    except SQLAlchemyError:
+        raise StoreError("the store's URL cannot be read\n  hint: postgresql://user@host:5432/database") from None
+
+
+def _engine(where: Path | str) -> sa.Engine:
+    if is_url(where):
+        url = sa.make_url(str(where))
+        if url.get_backend_name() != "postgresql":
+            raise StoreError(f"{shown(where)}: no such store\n  hint: a path, or postgresql://user@host:5432/database")
+        return sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=1,
+            max_overflow=1,
+            connect_args={"connect_timeout": 10, "application_name": "raywise", "keepalives_idle": 30},
+        )
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(where)),
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": 30},
+    )
+    event.listen(engine, "connect", _sqlite_connected)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connected(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun by us, in `_sqlite_begin`
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _said(error: Exception) -> str:
+    """The driver's own words: no statement, no parameters (they may be anybody's)."""
+    text = str(error.orig if isinstance(error, DBAPIError) and error.orig is not None else error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
