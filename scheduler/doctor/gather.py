@@ -22,14 +22,15 @@ from cluster.catalog import Catalog
 from cluster.inventory import build_snapshot
 from cluster.local import LocalCluster
 from cluster.probe import ClusterProbe, probe
-from workloads.errors import RaywiseError, SpecError
+from workloads.errors import SpecError
 
 from ..service.home import Home, ServiceInfo
 from ..service.main import LOOPBACK, PortError, bind
-from ..service.opening import open_store, store_path
+from ..service.opening import store_path
 from ..service.tls import TlsFiles, check_tls
-from ..store.sqlite import SCHEMA_VERSION
+from ..store import SCHEMA_VERSION
 from .ask import ask_service
+from .database import database
 from .facts import DiskFacts, Facts, HomeFacts, MachineFacts, PriceFacts, ServiceFacts, StoreFacts
 
 OLDER_VERSIONS = tuple(range(1, SCHEMA_VERSION))
@@ -162,7 +163,7 @@ def store(target: Target) -> StoreFacts:
     """The store, opened for reading: nothing is brought up to date."""
     path = store_path(target.home, target.store)
     if path is None:
-        return _database(target)
+        return database(str(target.store), OLDER_VERSIONS)
     if not path.is_file():
         return StoreFacts(str(path), exists=False)
     try:
@@ -203,18 +204,6 @@ def _write_error(path: Path) -> str | None:
     except sqlite3.Error as error:
         return str(error)
     return None if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "permission denied"
-
-
-def _database(target: Target) -> StoreFacts:
-    from ..service.logs import SECRETS
-
-    SECRETS.add_url(target.store)
-    place = SECRETS.hide(str(target.store))
-    try:
-        open_store(target.home, target.store).close()
-    except RaywiseError as error:
-        return StoreFacts(place, error=str(error).splitlines()[0])
-    return StoreFacts(place)
 
 
 def service(target: Target, info: ServiceInfo | None) -> ServiceFacts:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workloads.errors import RaywiseError
 
-from ..store.sqlite import SCHEMA_VERSION
+from ..store import SCHEMA_VERSION
 
 BESIDE = ("", "-wal", "-shm")
 """A store's files, behind its name."""

@@ -22,7 +22,7 @@ from workloads.loading import yaml_value
 from workloads.refusals import nearest, not_a_file, problem_of
 
 from ..policy import names
-from .opening import is_url
+from ..store.database import is_url
 
 DEFAULT_DASHBOARD_PORT = 8265
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..store import Store
-from ..store.sqlite import StoreError
+from ..store import Store, StoreError
+from ..store.database import is_url
 from .home import Home
-from .logs import SECRETS
-
-
-def is_url(store: str) -> bool:
-    """Whether a store is named by a URL, not by a path."""
-    return "://" in store
 
 
 def store_path(home: Home, place: str | None) -> Path | None:
@@ -28,9 +22,7 @@ def open_store(home: Home, place: str | None = None) -> Store:
     StoreError."""
     path = store_path(home, place)
     if path is None:
-        raise StoreError(
-            f"{SECRETS.hide(str(place))}: this version keeps its store in a file\n  hint: give `store` a path"
-        )
+        return Store(str(place))
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _protect(path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, cast
 
 from ..log_context import about
-from ..store import EngineStore, Event, Record
+from ..store import Charge, EngineStore, Event, Record
 
 log = logging.getLogger("raywise.events")
 
@@ -17,9 +18,9 @@ class _Telling:
     def __init__(self, store: EngineStore) -> None:
         self._store = store
 
-    def put(self, record: Record, *events: Event) -> None:
+    def put(self, record: Record, *events: Event, charges: Sequence[Charge] = ()) -> None:
         """Write, then tell: what is in the log is in the store."""
-        self._store.put(record, *events)
+        self._store.put(record, *events, charges=charges)
         _tell(events)
 
     def append(self, *events: Event) -> None:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.probe import ClusterProbe, ahead_s, health_of
+from postgres_server import Server, running
 from scheduler.cli import app
 from scheduler.doctor import ask, gather
 from scheduler.doctor.gather import Target
@@ -45,6 +47,12 @@ def target(tmp_path: Path) -> Target:
     made = Target(Home(tmp_path / "home"))
     made.home.prepare()
     return made
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    with running() as server:
+        yield server
 
 
 def test_this_machine(tmp_path: Path) -> None:
@@ -83,7 +91,7 @@ def test_a_store_is_looked_at_and_left_as_it_is(target: Target) -> None:
     db.execute("PRAGMA user_version=1")
     db.close()
     facts = gather.store(target)
-    assert (facts.integrity, facts.version, facts.expected_version, facts.write_error) == ("ok", 1, 2, None)
+    assert (facts.integrity, facts.version, facts.expected_version, facts.write_error) == ("ok", 1, 3, None)
     assert gather.store(target).version == 1, "it was not brought up to date"
 
 
@@ -118,6 +126,19 @@ def test_a_database_by_url_has_no_password_in_what_is_said(target: Target) -> No
     facts = gather.store(Target(target.home, store="postgresql://u:correct-horse@nowhere.invalid/d"))
     assert facts.error is not None
     assert "correct-horse" not in f"{facts.place}{facts.error}"
+
+
+def test_a_database_is_looked_at_beside_its_service_and_left_as_it_is(target: Target, postgres: Server) -> None:
+    url = postgres.url("doctor")
+    assert not gather.store(Target(target.home, store=url)).exists, "no table is made"
+    store = Store(url)
+    facts = gather.store(Target(target.home, store=url))
+    assert (facts.error, facts.write_error, facts.version, facts.expected_version) == (None, None, 3, 3)
+    assert facts.size_bytes is not None and facts.size_bytes > 0
+    with store.database.transaction() as db:
+        db.exec_driver_sql("ALTER DATABASE doctor SET default_transaction_read_only = on")
+    assert gather.store(Target(target.home, store=url)).write_error == "the server takes no writes (a replica?)"
+    store.close()
 
 
 def test_a_port_that_is_free_and_one_that_is_not(target: Target) -> None:
@@ -216,6 +237,7 @@ def test_the_command_says_it_and_fails_where_something_does(target: Target, monk
 def test_a_running_service_and_its_cluster_are_found(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     info = ServiceInfo("http://service", os.getpid(), psutil.Process().create_time(), "a:1", "http://a:2", False)
     target.home.announce(info)
+    monkeypatch.setattr(gather, "_import_error", lambda _: None)
     probed: list[tuple[Any, ...]] = []
 
     def probe(*where: Any) -> ClusterProbe:

@@ -39,7 +39,7 @@ def ids(path: Path) -> list[str]:
 def test_a_copy_of_a_store_in_use(tmp_path: Path) -> None:
     store = fill(tmp_path / "raywise.db", "a", "b")
     done = back_up(tmp_path / "raywise.db", tmp_path / "copy.db")
-    assert (done.path, done.workloads, done.events, done.version) == (tmp_path / "copy.db", 2, 2, 2)
+    assert (done.path, done.workloads, done.events, done.version) == (tmp_path / "copy.db", 2, 2, 3)
     assert stat.S_IMODE(done.path.stat().st_mode) == 0o600
     store.add([record("c")], [])
     store.close()

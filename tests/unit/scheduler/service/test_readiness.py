@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,8 +16,8 @@ from fake_service import FakeRuntime
 from scheduler.service.notify import Supervisor
 from scheduler.service.pulse import Pulse
 from scheduler.service.readiness import ReadinessFacts, readiness
-from scheduler.service.runtime import Runtime
-from scheduler.store.sqlite import StoreError
+from scheduler.service.runtime import PROBE_SETTING, Runtime
+from scheduler.store import StoreError
 
 GOOD = ReadinessFacts(now_s=1000.0, started_s=900.0, cycle_s=1.0, last_cycle_s=999.0)
 
@@ -89,13 +89,17 @@ def test_the_store_is_tried_at_most_every_ten_seconds() -> None:
     assert asked == [10.0, 20.0, 5.0]
 
 
-def test_a_running_service_says_so_of_itself(runtime: FakeRuntime) -> None:
+def test_a_running_service_says_so_of_itself(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime.pulse.ended()
     assert readiness(runtime.readiness_facts()) == (True, [])
-    runtime.store.close()
+    assert runtime.store.setting(PROBE_SETTING), "it was written, not only asked"
+
+    def full(*_: Any) -> NoReturn:
+        raise StoreError("database or disk is full")
+
+    monkeypatch.setattr(runtime.store, "set_setting", full)
     runtime.passed_s += 20
-    ok, reasons = readiness(runtime.readiness_facts())
-    assert not ok and reasons[0].startswith("the store cannot be written: ")
+    assert readiness(runtime.readiness_facts()) == (False, ["the store cannot be written: database or disk is full"])
 
 
 @pytest.fixture

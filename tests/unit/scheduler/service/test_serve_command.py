@@ -24,7 +24,7 @@ from scheduler.service.config import ServiceConfig
 from scheduler.service.home import Home
 from scheduler.service.main import PortError, ServiceOptions, bind, serve
 from scheduler.service.tls import TlsFiles
-from scheduler.store.sqlite import StoreError
+from scheduler.store import StoreError
 from workloads.errors import SpecError
 
 
@@ -105,7 +105,11 @@ def test_what_is_wrong_with_the_options_is_found_before_a_cluster_starts(tmp_pat
     (tmp_path / "cluster.yaml").write_text("queues: [{name: b}]\n")
     refusals: list[tuple[ServiceOptions, type[Exception], str]] = [
         (ServiceOptions(home, tls=TlsFiles(one.cert, other.key)), SpecError, "is not the key of"),
-        (ServiceOptions(home, store="postgresql://u:correct-horse@h/d"), StoreError, r"u:\*\*\*@h/d"),
+        (
+            ServiceOptions(home, store="postgresql://u:correct-horse@127.0.0.1:9/d"),
+            StoreError,
+            r"u:\*\*\*@127.0.0.1:9/d",
+        ),
         (ServiceOptions(home, store="/proc/none/x.db"), StoreError, "cannot be the store"),
         (ServiceOptions(home, definition=tmp_path / "cluster.yaml", queues=queues), SpecError, "has queues as well"),
         (ServiceOptions(home, host="192.0.2.77"), PortError, "the API cannot have port 0"),

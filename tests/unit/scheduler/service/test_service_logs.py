@@ -29,8 +29,7 @@ from scheduler.service.logs import (
     without_environments,
 )
 from scheduler.service.telling import told
-from scheduler.store import Event, Record, Store
-from scheduler.store.sqlite import StoreError
+from scheduler.store import Event, Record, Store, StoreError
 from workloads.errors import SpecError
 
 TOKEN = "kX3-very+secret/token=="
