@@ -23,6 +23,7 @@ from scheduler.doctor import ask, gather
 from scheduler.doctor.gather import Target
 from scheduler.service.home import Home, ServiceInfo
 from scheduler.service.main import bind
+from scheduler.service.opening import open_store
 from scheduler.store import Store
 
 SUMMARY = {
@@ -131,7 +132,7 @@ def test_a_database_by_url_has_no_password_in_what_is_said(target: Target) -> No
 def test_a_database_is_looked_at_beside_its_service_and_left_as_it_is(target: Target, postgres: Server) -> None:
     url = postgres.url("doctor")
     assert not gather.store(Target(target.home, store=url)).exists, "no table is made"
-    store = Store(url)
+    store = open_store(target.home, url)
     facts = gather.store(Target(target.home, store=url))
     assert (facts.error, facts.write_error, facts.version, facts.expected_version) == (None, None, 3, 3)
     assert facts.size_bytes is not None and facts.size_bytes > 0
