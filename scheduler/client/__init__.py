@@ -8,6 +8,6 @@
 Uses nothing of the other packages, so that it also works beside a user's own `scheduler.py`.
 """
 
-from ._client import Client, ClientError, NoService, Refused
+from ._client import Client, ClientError, NoService, Refused, verification
 
-__all__ = ["Client", "ClientError", "NoService", "Refused"]
+__all__ = ["Client", "ClientError", "NoService", "Refused", "verification"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -47,7 +48,11 @@ class Client:
         if not url or not token:
             raise NoService(f"no service runs from {folder}; start one with `raywise up --detach`")
         self._http = httpx.Client(
-            base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT, trust_env=False
+            base_url=url,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=TIMEOUT,
+            trust_env=False,
+            verify=verification(),
         )
 
     def __enter__(self) -> Self:
@@ -143,6 +148,18 @@ class Client:
         if response.is_error:
             raise _error(response)
         return response
+
+
+def verification() -> ssl.SSLContext | bool:
+    """Whose certificates are believed: those of the file in `$RAYWISE_CA` (PEM), or the public ones. Raises
+    ClientError where the file cannot be used."""
+    path = os.environ.get("RAYWISE_CA")
+    if not path:
+        return True
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ClientError(f"RAYWISE_CA names no file of certificates: {path}: {error}") from None
 
 
 def _error(response: httpx.Response) -> ClientError:

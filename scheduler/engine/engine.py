@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cluster.protocols import ClusterUnreachable, Executor, NothingToRent, Observer, Provider
 from cluster.types import RunObservation, Snapshot
@@ -15,6 +15,7 @@ from cluster.types import RunObservation, Snapshot
 from ..estimate.calibration import Calibration
 from ..estimate.candidates import facts_of
 from ..estimate.device_rates import DeviceRates, LearntAgainst, in_terms_of, with_measured_rates
+from ..log_context import about, enter_cycle
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
@@ -34,7 +35,6 @@ from .reconcile import (
     Drop,
     Hold,
     NodeAction,
-    Refusal,
     Rent,
     Start,
     Stop,
@@ -44,6 +44,7 @@ from .reconcile import (
     validate,
     within_month,
 )
+from .report import CycleReport
 from .saying import Said
 from .viewing import view_of
 
@@ -57,28 +58,6 @@ WRITTEN_AT_ONCE = 100
 """So many changes are one transaction where there are many: a user's request comes in between."""
 
 _LIVE = ("pending", "queued", "paused", *sorted(HOLDS_DEVICES))
-
-
-@dataclass(frozen=True)
-class CycleReport:
-    """What one cycle saw and did; `situation` replays it."""
-
-    cycle: int
-    situation: Situation
-    plan: Plan
-    actions: Sequence[Action]
-    refusals: Sequence[Refusal]
-    node_actions: Sequence[NodeAction] = ()
-    closed: Closed = field(default_factory=Closed)
-    """Queues that have spent their month."""
-
-    def explanation_of(self, record: Record) -> Explanation | None:
-        """Why a workload runs where it does, or why it waits: what this cycle found, else what was found before."""
-        if record.state != "queued":
-            return record.explanation
-        if record.queue in self.closed.why:
-            return Explanation(None, f"waits: {self.closed.why[record.queue]}")
-        return self.plan.explanations.get(record.id) or record.explanation
 
 
 class Engine:
@@ -125,6 +104,7 @@ class Engine:
         """One cycle. Returns None, having decided nothing, while the cluster cannot be reached."""
         self.cycle += 1
         self._began_s, self._cycle_s = self._clock(), self._clock() - self._began_s
+        enter_cycle(self.cycle)
         self._forget_again()
         try:
             # 1. Observe: the cluster, the runs on it, and what has become ready.
@@ -235,10 +215,11 @@ class Engine:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
         observed = self._executor.observe([record.run_id for record in holding])
         for record in holding:
-            records = self._executor.progress(record.run_id)
-            progress = fold(self.progress_of(record), records)
-            self._progress[record.run_id] = progress
-            self._move(record, observed[record.run_id], progress, snapshot)
+            with about(record.id):
+                records = self._executor.progress(record.run_id)
+                progress = fold(self.progress_of(record), records)
+                self._progress[record.run_id] = progress
+                self._move(record, observed[record.run_id], progress, snapshot)
 
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
@@ -323,7 +304,8 @@ class Engine:
             elif record.paused or record.cancel_requested or (record.not_before_s or 0.0) > self._clock():
                 continue
             elif all(need.state == "succeeded" for need in needs):
-                changes.append(self._queued(record, needs))
+                with about(record.id):
+                    changes.append(self._queued(record, needs))
         self._put_all(changes)
 
     def _queued(self, record: Record, needs: Sequence[Record]) -> tuple[Record, Sequence[Event]]:
@@ -439,9 +421,11 @@ class Engine:
                     changes.append((after, [replace(event, cycle=self.cycle, at_s=now_s)]))
         self._put_all(changes)
         for record in stops:
-            self._executor.stop(record.run_id)
+            with about(record.id):
+                self._executor.stop(record.run_id)
         for record in starts:
-            self._submit(record, snapshot)
+            with about(record.id):
+                self._submit(record, snapshot)
 
     def _starting(self, record: Record) -> Event:
         """The event of an attempt that begins; of the attempts before it nobody asks any more."""

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.types import Snapshot
 
 from ..engine import Engine
-from ..engine.engine import CycleReport
+from ..engine.report import CycleReport
 from ..engine.reconcile import Stop
 from ..policy import Policy
 from ..policy.renting import IDLE

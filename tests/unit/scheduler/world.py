@@ -12,7 +12,7 @@ from cluster.fake_provider import FakeProvider
 from cluster.types import NodeType, RunRequest, Snapshot
 from making import standard
 from scheduler.engine import Engine, Upstream
-from scheduler.engine.engine import CycleReport
+from scheduler.engine.report import CycleReport
 from scheduler.estimate.work import Work
 from scheduler.policy import Policy, create
 from scheduler.states import ENDED, HOLDS_DEVICES
