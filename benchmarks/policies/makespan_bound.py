@@ -7,7 +7,7 @@ python -m benchmarks.policies.makespan_bound [--periods N]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,11 @@ def least_makespan_s(jobs: Sequence[TraceJob], types: Sequence[str], totals: Seq
     come_s = np.array([job.arrives_s for job in jobs])
     starts = np.unique(np.quantile(come_s, np.linspace(0, 1, periods + 1)))
     ends = np.append(starts[1:], np.inf)
-    ways, last, there = _ways(jobs, types, ends), len(starts) - 1, np.array(totals, dtype=float)
+    ways, last, there = (
+        _ways(jobs, dict(zip(types, totals, strict=True)), ends),
+        len(starts) - 1,
+        np.array(totals, dtype=float),
+    )
     of_job, job, when = _sums(ways.job, ways.period, np.ones(len(ways.job)), last + 1)
     of_type, kind, then = _sums(ways.kind, ways.period, ways.devices, last + 1)
     open_s = np.where(when < last, ends[when] - np.maximum(starts[when], come_s[job]), -starts[last])
@@ -69,13 +73,14 @@ def least_makespan_s(jobs: Sequence[TraceJob], types: Sequence[str], totals: Seq
     return float(found.x[-1])
 
 
-def _ways(jobs: Sequence[TraceJob], types: Sequence[str], ends: Floats) -> _Ways:
+def _ways(jobs: Sequence[TraceJob], totals: Mapping[str, int], ends: Floats) -> _Ways:
+    types = list(totals)
     rows = []
     for number, job in enumerate(jobs):
         for configuration in job.configurations:
             seconds = job.seconds(configuration)
             (name, count), *others = configuration.groups
-            if seconds and not others and name in types:
+            if seconds and not others and count <= totals.get(name, 0):
                 possible = np.flatnonzero(ends > job.arrives_s).tolist()
                 rows += [(number, types.index(name), period, seconds, count) for period in possible]
     found = np.array(rows)
