@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from cluster.fake import Script
 from making import inference, node, snapshot
-from scheduler.engine.engine import MAX_RESUBMISSIONS, CycleReport
+from scheduler.engine.engine import MAX_RESUBMISSIONS
+from scheduler.engine.report import CycleReport
 from scheduler.estimate.work import Work
 from scheduler.policy import create
 from scheduler.store import Store
