@@ -26,6 +26,7 @@ from workloads.spec import WorkloadSpec
 
 from ..admission import FileProfiler, StepPlan, admit, plan_steps
 from ..admission.code import pack_code
+from ..collecting import Collector
 from ..engine import Engine, Upstream
 from ..engine.launch import progress_path
 from ..estimate.model_profile import use_cache
@@ -236,6 +237,7 @@ class Runtime:
         return progress_path(str(self.home.runs / run_id.partition(".")[0]), run_id)
 
     def _loop(self) -> None:
+        collector = Collector(time.monotonic)
         while not self._stop.is_set():
             self._wake.clear()
             try:
@@ -248,6 +250,7 @@ class Runtime:
                 self.pulse.ended(None if report is not None else f"nothing answers at {self.access.address}")
                 self._supervisor.alive()
             leave_cycle()
+            collector.between_cycles()
             self._wake.wait(self.pulse.cycle_s)
 
 
