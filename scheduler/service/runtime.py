@@ -35,10 +35,13 @@ from ..store import Event, Record, Store
 from ..types import QueueRules
 from . import auth
 from .home import Home
+from .waiting import Waiting
 
 log = logging.getLogger(__name__)
 
 CYCLE_S = 1.0
+END_FILE = "ended"
+"""In the home folder: commands touch it when they are over."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Runtime:
             token_path,
             staging=home.path / "stage",
             shared_files=access.local is not None,
+            end_file=home.path / END_FILE if access.local is not None else None,
         )
         use_cache(home.profiles)
         self.store = Store(home.database)
@@ -120,7 +124,7 @@ class Runtime:
             on_end=self._keep_logs,
             queues=queues,
         )
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._waiting, self._stop = Waiting(home.path / END_FILE, CYCLE_S), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -130,7 +134,7 @@ class Runtime:
     def stop(self) -> None:
         """Finish the present cycle and end; what runs on the cluster goes on."""
         self._stop.set()
-        self._wake.set()
+        self._waiting.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
         self.executor.close()
@@ -139,7 +143,7 @@ class Runtime:
 
     def wake(self) -> None:
         """Run the next cycle now."""
-        self._wake.set()
+        self._waiting.wake()
 
     def submit(self, submission: Submission) -> list[Record]:
         """Check and store a submission. Raises SpecError; nothing is stored then."""
@@ -212,12 +216,11 @@ class Runtime:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            self._wake.clear()
             try:
                 self.engine.run_cycle()
             except Exception:  # a defect in one cycle must not end the service; the next one starts from the store
                 log.exception("cycle %d failed", self.engine.cycle)
-            self._wake.wait(CYCLE_S)
+            self._waiting.until_next()
 
 
 def clean_environment() -> dict[str, str]:

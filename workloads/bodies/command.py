@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from ..commands import NOT_RUNNABLE, environment, why
 from ..errors import WorkloadFailed
 from ..job import Job, ProgressWriter
 from ..spec import Command
@@ -19,7 +20,6 @@ from .folders import claim, local_folder
 from .placement import gang, in_bundle, merged, remote_options
 
 GRACE_S = 5.0
-NOT_RUNNABLE = (126, 127)
 # Ends the command's process group when its standard input closes without a word: the worker that holds the other end
 # is gone. It runs in the background of a shell that exits, because Ray ends its workers' children with them, though
 # not their grandchildren: those are what is left of the command.
@@ -89,7 +89,7 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         runner = (
             ray.remote(CommandRunner)
             .options(**remote_options(resources), scheduling_strategy=in_bundle(group, 0), max_concurrency=2)
-            .remote(spec.command, _environment(job, spec))
+            .remote(spec.command, environment(job))
         )
         progress.write("phase", phase="running")
         try:
@@ -99,7 +99,7 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
             ray.wait([runner.stop.remote()], timeout=GRACE_S + 2)
             raise
     if code != 0:
-        raise WorkloadFailed(_why(code), retryable=code not in NOT_RUNNABLE)
+        raise WorkloadFailed(why(code), retryable=code not in NOT_RUNNABLE)
     return {"outputs": {"output": job.output}, "metrics": {}}
 
 
@@ -116,29 +116,6 @@ def _follow(runner: Any) -> int:
     except ray.exceptions.RayActorError as error:
         raise WorkloadFailed(f"the process that ran the command died: {error}", retryable=True) from error
     return code
-
-
-def _environment(job: Job, spec: Command) -> dict[str, str]:
-    inputs = {"input": spec.input} if isinstance(spec.input, str) else dict(spec.input or {})
-    named = {
-        f"RAYWISE_INPUT_{name.upper().replace('-', '_')}": path for name, path in inputs.items() if name != "input"
-    }
-    if isinstance(spec.input, str):
-        named["RAYWISE_INPUT"] = spec.input
-    return {
-        **named,
-        "RAYWISE_OUTPUT": job.output,
-        "RAYWISE_DEVICE_TYPE": job.shards[0].device_type,
-        "RAYWISE_WORKLOAD_ID": job.workload_id,
-    }
-
-
-def _why(code: int) -> str:
-    if code < 0:
-        return f"the command was ended by signal {signal.Signals(-code).name}"
-    if code in NOT_RUNNABLE:
-        return f"the command cannot be run (exit code {code}: not found or not executable)"
-    return f"the command ended with exit code {code}"
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
