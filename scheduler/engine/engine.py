@@ -22,12 +22,11 @@ from ..types import Plan, QueueRules, Situation, WorkloadView
 from . import moves
 from .estimates import EstimateCache, Known
 from .launch import run_request
-from .learn import learn, learn_rates
+from .learn import learn, learn_first_items, learn_rates
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
 from .reconcile import (
-    RESUMES,
     Action,
     Drop,
     NodeAction,
@@ -37,6 +36,7 @@ from .reconcile import (
     Stop,
     reconcile,
     reconcile_nodes,
+    resumes,
     validate,
 )
 
@@ -220,6 +220,7 @@ class Engine:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id)
+            self._learn_early(record, progress, snapshot)
             if record.state == "starting" and progress.phase != "starting":
                 event = self._event("running", "its body reported the first step or row", record.id)
                 self._store.put(replace(record, state="running"), event)
@@ -264,6 +265,14 @@ class Engine:
         for sentence in refused:
             self._store.append(self._event("measurement-refused", sentence, record.id))
         self._keep_learnt()
+
+    def _learn_early(self, record: Record, progress: Progress, snapshot: Snapshot) -> None:
+        """What the first items say of how long all of them take, where nothing was known of that."""
+        if record.work is None or not record.work.items or not progress.timings:
+            return
+        if learn_first_items(self._calibration, record.work, progress, facts_of(self.as_measured(snapshot))):
+            self._store.append(self._event("items-measured", "its first items say how long all take", record.id))
+            self._keep_learnt()
 
     def _learn_rates(self, record: Record, progress: Progress, snapshot: Snapshot) -> None:
         """What a benchmark measured changes the rates that estimates start from; its own duration teaches nothing."""
@@ -327,9 +336,9 @@ class Engine:
             waited_s=moves.waited_s(record, self._clock()),
             unsaved_s=moves.unsaved_s(record, self.progress_of(record), self._clock()),
             interrupted=record.interrupted,
-            resumes=record.kind in RESUMES,
+            resumes=resumes(record),
             stopping=record.state == "stopping",
-            one_node=record.kind == "command",
+            one_node=record.kind == "command" and not known.work.items,
             estimates=known.table,
             placement=record.placement,
             not_before_s=record.not_before_s,

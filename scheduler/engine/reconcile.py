@@ -93,6 +93,12 @@ RESUMES = ("train", "batch-infer")
 """Kinds whose next attempt goes on where the last one was. Others would begin again: no plan stops them."""
 
 
+def resumes(record: Record) -> bool:
+    """Whether a workload's next attempt goes on where the last one was: by its kind, or because it has many items, each
+    of which is done once."""
+    return record.kind in RESUMES or (record.work is not None and record.work.items)
+
+
 def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record]) -> list[Action]:
     """What to do now, stops before starts so that devices are free in time."""
     stops: list[Action] = []
@@ -104,7 +110,7 @@ def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Reco
                 stops.append(Stop(record.id, "cancelled by the user"))
             elif record.state in ("pending", "queued"):
                 stops.append(Drop(record.id, "cancelled by the user"))
-        elif runs and record.kind not in RESUMES:
+        elif runs and not resumes(record):
             continue
         elif runs and record.id not in plan.placements:
             stops.append(Stop(record.id, _why(plan, record, "the plan wants its devices")))

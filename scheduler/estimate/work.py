@@ -20,12 +20,14 @@ class Work:
     """What calibration is shared over: the model's family, or the workload's own name where there is no model."""
     precision: str = "fp32"
     samples: float | None = None
-    """Rows to go through in all: rows x epochs for training."""
+    """Rows or items to go through in all: rows x epochs for training."""
     evaluation_samples: float = 0.0
     """Rows that are only passed forward, beside `samples` (validation)."""
     tokens_per_sample: float | None = None
     batch_size: int = 1
     """Global batch for training, per replica for inference."""
+    items: bool = False
+    """Whether it is one command, or one function of the user's own, for each of `samples` items."""
     profile: ModelProfile | None = None
     host_profile: ModelProfile | None = None
     """The model as it runs on a host's CPU, where that is another path (attention with dropout is not fused there)."""
