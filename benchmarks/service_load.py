@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.cpu_meter import CpuMeter, cpu_meter
 from benchmarks.service_load_report import Arrays, Load, Round, write_section
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
@@ -49,6 +50,7 @@ class Bench:
     client: Client
     jobs: httpx.Client
     folder: Path
+    meter: CpuMeter
     count: int = 0
 
     def raw(self, commands: int) -> Round:
@@ -74,7 +76,7 @@ class Bench:
         folder = self.folder / f"round-{self.count}"
         folder.mkdir()
         submitted: dict[str, float] = {}
-        cpu_s = machine_cpu_s()
+        before_s = self.meter.seconds()
         begun_s = time.time()
         for number in range(commands):
             name = f"c{self.count}-{number}"
@@ -84,9 +86,10 @@ class Bench:
         deadline = time.monotonic() + PATIENCE_S
         while len(list(folder.glob("[!.]*"))) < commands and time.monotonic() < deadline:
             time.sleep(LOOK_S)
-        cpu_s = machine_cpu_s() - cpu_s
         started = {path.name: float(path.read_text()) for path in folder.glob("[!.]*")}
         self.rest()
+        after_s = self.meter.seconds()
+        cpu_s = None if before_s is None or after_s is None else after_s - before_s
         waits = [started[name] - submitted[name] for name in started]
         return Round(commands, commands - len(started), max(started.values()) - begun_s, taken_s, waits, cpu_s)
 
@@ -110,14 +113,8 @@ class Bench:
         return found
 
 
-def machine_cpu_s() -> float:
-    """CPU seconds of the whole machine so far, other people's included."""
-    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    return sum(int(each) for place, each in enumerate(fields) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
-
-
 @contextlib.contextmanager
-def bench() -> Iterator[Bench]:
+def bench(meter: CpuMeter) -> Iterator[Bench]:
     """A cluster with a service of its own, in a temporary folder; nothing of them is left."""
     with tempfile.TemporaryDirectory(prefix="raywise-load-") as name:
         folder = Path(name)
@@ -136,7 +133,7 @@ def bench() -> Iterator[Bench]:
                 httpx.Client(base_url=cluster.dashboard_url, headers=headers, trust_env=False, timeout=60) as jobs,
                 Client(home=home) as client,
             ):
-                yield Bench(cluster, client, jobs, folder)
+                yield Bench(cluster, client, jobs, folder, meter)
         finally:
             log = home / "service.log"
             if log.exists() and "Traceback" in log.read_text():
@@ -153,9 +150,8 @@ def measure_commands(bench: Bench, commands: int, rounds: int) -> Load:
         for which in ("raw", "service") if number % 2 == 0 else ("service", "raw"):
             found = getattr(bench, which)(commands)
             getattr(load, which).append(found)
-            print(
-                f"round {number + 1} {which}: {found.per_s:.3f}/s, cpu {found.cpu_s / commands:.2f} s each", flush=True
-            )
+            each_s = "" if found.cpu_s is None else f", {found.cpu_s / commands:.2f} CPU s each"
+            print(f"round {number + 1} {which}: {found.per_s:.3f}/s{each_s}", flush=True)
     for _ in range(load.singles):
         load.single_raw.append(bench.raw(1).waits_s[0])
         load.single_service.append(bench.service(1).waits_s[0])
@@ -171,7 +167,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "reliability.md")
     options = parser.parse_args()
-    with bench() as running:
+    with cpu_meter() as meter, bench(meter) as running:
         load = measure_commands(running, options.commands, options.rounds)
         arrays: Arrays | None = None
     print(write_section(options.out, load, arrays))

@@ -18,7 +18,7 @@ class Round:
     makespan_s: float
     submitting_s: float
     waits_s: Sequence[float]
-    cpu_s: float
+    cpu_s: float | None
 
     @property
     def per_s(self) -> float:
