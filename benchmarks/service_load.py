@@ -1,16 +1,18 @@
 """Short commands and task arrays through a real service, beside raw Ray on the same cluster, in the same run.
 
-python -m benchmarks.service_load [--commands N] [--rounds N] [--items N] [--out FILE]
+python -m benchmarks.service_load [--commands N] [--rounds N] [--items N] [--minutes N] [--out FILE]
 
 Writes the section "Short commands and task arrays" of docs/reliability.md, and prints it. Rounds alternate, so that
-what else the machine does falls on both.
+what else the machine does falls on both; CPU seconds are those of the cluster, the service and this program alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from cluster.definition import ClusterDefinition
 from cluster.gcs import ControlService
 from cluster.local import LocalCluster
 from scheduler.client import Client
+from workloads.job import read_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RAYWISE = str(Path(sys.executable).with_name("raywise"))
@@ -39,6 +42,7 @@ nodes:
 """A head and two nodes of two devices each: four commands at once."""
 DEVICES = 4
 LOOK_S = 1.0
+ARRAY_ROUNDS = 3
 PATIENCE_S = 1800.0
 
 
@@ -123,7 +127,7 @@ def bench(meter: CpuMeter) -> Iterator[Bench]:
         catalog = Catalog.load()
         home = folder / "home"
         loaded = ClusterDefinition.load(definition, catalog=catalog)
-        cluster = LocalCluster.start(loaded, home / "cluster", catalog=catalog, gpus=())
+        cluster = LocalCluster.start(loaded, home / "cluster", catalog=catalog, gpus=(), timeout_s=PATIENCE_S)
         environment = {**os.environ, "RAYWISE_HOME": str(home)}
         try:
             subprocess.run([RAYWISE, "up", "--detach"], env=environment, check=True)
@@ -141,8 +145,8 @@ def bench(meter: CpuMeter) -> Iterator[Bench]:
             subprocess.run([RAYWISE, "down"], env=environment, check=False)
 
 
-def measure_commands(bench: Bench, commands: int, rounds: int) -> Load:
-    """Alternating rounds; and single commands on the idle cluster, for the latency of one."""
+def measure_commands(bench: Bench, commands: int, rounds: int, until_s: float) -> Load:
+    """Alternating rounds while there is time; and single commands on the idle cluster, for the latency of one."""
     load = Load(commands, [], [], [], [])
     bench.raw(DEVICES)  # the first workers of a node load Ray from disk
     bench.service(DEVICES)
@@ -152,6 +156,8 @@ def measure_commands(bench: Bench, commands: int, rounds: int) -> Load:
             getattr(load, which).append(found)
             each_s = "" if found.cpu_s is None else f", {found.cpu_s / commands:.2f} CPU s each"
             print(f"round {number + 1} {which}: {found.per_s:.3f}/s{each_s}", flush=True)
+        if time.monotonic() > until_s:
+            break
     for _ in range(load.singles):
         load.single_raw.append(bench.raw(1).waits_s[0])
         load.single_service.append(bench.service(1).waits_s[0])
@@ -159,18 +165,61 @@ def measure_commands(bench: Bench, commands: int, rounds: int) -> Load:
     return load
 
 
+def raw_rate(bench: Bench, kind: str, items: int) -> float:
+    """Items a second of raw Ray tasks."""
+    environment = {**os.environ, **bench.cluster.environment(), "RAY_ADDRESS": bench.cluster.address}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.raw_tasks", kind, str(items)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def array_rate(bench: Bench, kind: str, items: int) -> tuple[float, float]:
+    """Items a second of one workload while its workers run; and seconds from its submission to its end."""
+    code = bench.folder / "code"
+    code.mkdir(exist_ok=True)
+    (code / "work.py").write_text("def double(item):\n    return item * 2\n")
+    what = {"entrypoint": "work:double", "code": str(code)} if kind == "python" else {"command": "true"}
+    resources = {"devices": ["T4"], "count": DEVICES}
+    begun_s = time.time()
+    spec = {"kind": "command", "name": f"array-{kind}", "items": f"1..{items}", "resources": resources, **what}
+    workload_id = bench.client.submit(spec)["id"]
+    bench.rest()
+    (workload,) = bench.client.show(workload_id)["workloads"]
+    if workload["state"] != "succeeded":
+        raise RuntimeError(f"{workload_id} {workload['state']}: {workload['message']}")
+    records, _ = read_progress(bench.folder / "home" / "runs" / workload_id / f"{workload_id}.progress.jsonl")
+    at_s = {record["phase"]: record["t"] for record in reversed(records) if record["kind"] == "phase"}
+    return items / (at_s["finishing"] - at_s["running"]), records[-1]["t"] - begun_s
+
+
+def measure_arrays(bench: Bench, items: dict[str, int], rounds: int) -> Arrays:
+    """Alternating rounds of each kind of item."""
+    arrays = Arrays(items)
+    for number in range(rounds):
+        for kind, count in items.items():
+            arrays.raw.setdefault(kind, []).append(raw_rate(bench, kind, count))
+            rate, whole_s = array_rate(bench, kind, count)
+            arrays.service.setdefault(kind, []).append(rate)
+            arrays.whole_s.setdefault(kind, []).append(whole_s)
+            print(f"round {number + 1} {kind}: raw {arrays.raw[kind][-1]:.0f}/s, array {rate:.0f}/s", flush=True)
+    return arrays
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--items", type=int, default=5000)
+    parser.add_argument("--items", type=int, default=20_000, help="tiny ones; a twentieth as many shell commands")
+    parser.add_argument("--minutes", type=float, default=600.0, help="after which no further round begins")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "reliability.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through `finally`: the cluster goes too
     with cpu_meter() as meter, bench(meter) as running:
-        load = measure_commands(running, options.commands, options.rounds)
-        arrays: Arrays | None = None
-    print(write_section(options.out, load, arrays))
+        until_s = time.monotonic() + 60 * options.minutes
+        arrays = measure_arrays(running, {"python": options.items, "shell": options.items // 20}, ARRAY_ROUNDS)
+        load = measure_commands(running, options.commands, options.rounds, until_s)
+    print(write_section(options.out, load, arrays, datetime.datetime.now(datetime.UTC).date()))
 
 
 if __name__ == "__main__":

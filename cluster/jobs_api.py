@@ -14,8 +14,10 @@ from .protocols import ClusterUnreachable
 
 DEADLINE_S = 10.0
 UPLOAD_DEADLINE_S = 120.0
-# With more runs than this, one listing of all jobs is cheaper than a question for each.
+# With so many runs, one listing is cheaper than a question for each; unless it would list many more jobs than are asked
+# for: Ray keeps those that ended.
 _LIST_FROM = 4
+_JOBS_A_QUESTION = 10
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class JobsApi:
         self._url = url
         self._token_path = token_path
         self._client: Any = None
+        self._jobs_kept = 0
+        """That a listing would have, as far as is known."""
 
     def submit(
         self,
@@ -75,6 +79,7 @@ class JobsApi:
                 metadata=dict(metadata),
                 **_placing(place),
             )
+            self._jobs_kept += 1
         except RuntimeError as error:
             text = str(error)
             if "already exists" in text:
@@ -88,10 +93,11 @@ class JobsApi:
     def statuses(self, submission_ids: Collection[str]) -> dict[str, JobStatus]:
         """Those of these jobs that Ray knows. Raises ClusterUnreachable."""
         wanted = set(submission_ids)
-        if len(wanted) < _LIST_FROM:
+        if len(wanted) < max(_LIST_FROM, self._jobs_kept / _JOBS_A_QUESTION):
             found = [self._get(f"/api/jobs/{each}") for each in wanted]
         else:
             found = self._get("/api/jobs/") or []
+            self._jobs_kept = len(found)
         jobs = [_status(each) for each in found if each and each.get("submission_id") in wanted]
         return {job.submission_id: job for job in jobs}
 
