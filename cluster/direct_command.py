@@ -7,6 +7,7 @@ reader finds them.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ ENTRYPOINT = "exec python -P -m {package}.shell"
 ENTRYPOINT_IN_PLACE = "exec python -I -S {path}"
 RAYS_PATIENCE_S = 6
 """What Ray leaves between SIGTERM and SIGKILL: a little more than the command's process does."""
+NEVER_STARTED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+"""Ray's word for a job whose devices did not become free in time."""
 _BODY_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
 
 
@@ -64,7 +67,7 @@ def prepare(job: Job) -> None:
 def script_in(folder: Path) -> Path:
     """The script in a folder that every node sees, under a name that says which version it is."""
     source = Path(shell.__file__)
-    target = folder / f"shell-{source.stat().st_mtime_ns:x}.py"
+    target = folder / f"shell-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.py"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         draft = target.with_suffix(".partial")

@@ -113,6 +113,10 @@ class RayExecutor:
         Raises ClusterUnreachable."""
         self._swept.discard(run_id)
         self._jobs.stop(run_id)
+        job = self._jobs.statuses([run_id]).get(run_id)
+        if job is not None and job.status == "PENDING" and direct_command.OUTPUT in job.metadata:
+            # Ray would let it wait for its devices, take them, and only then stop.
+            self._service.kill_supervisor(run_id)
 
     def progress(self, run_id: str) -> Sequence[ProgressRecord]:
         """Records that came since the last call."""
@@ -184,7 +188,9 @@ class RayExecutor:
         state = _STATES[job.status]
         if direct_command.OUTPUT in job.metadata:
             self._commands.record(job, self._progress_path_of(run_id))
-            if job.ended_s is not None and not job.has_driver:  # it left nothing in Ray
+            if job.error_type == direct_command.NEVER_STARTED:
+                self._service.kill_supervisor(run_id)  # else it takes the devices when they are free, and keeps them
+            elif job.ended_s is not None and not job.has_driver:  # it left nothing in Ray
                 self._swept.add(run_id)
         if job.status == "RUNNING" and self._has_begun(run_id):
             state = "running"

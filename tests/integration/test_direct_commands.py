@@ -158,3 +158,17 @@ def test_it_ends_with_its_supervisor(commands: Commands, tmp_path: Path) -> None
     assert run.message.startswith("Ray: ")
     assert gone(child)
     assert [record["kind"] for record in commands.executor.progress(run_id)] in ([], ["phase"])
+
+
+def test_one_that_waits_for_its_devices_is_stopped_without_them(commands: Commands, nodes: Nodes) -> None:
+    go = commands.folder / "go"
+    holder = commands.start(f"while [ ! -e {go} ]; do sleep 0.05; done", nodes.shard("T4"), nodes.shard("T4"))
+    commands.until(holder, lambda run: run.state == "running")
+    waits = commands.start(f"touch {commands.folder}/ran")
+    assert commands.executor.observe([waits])[waits].state == "starting"
+    commands.executor.stop(waits)
+    assert commands.ended(waits).state in ("failed", "stopped")
+    go.touch()
+    assert commands.ended(holder).state == "succeeded"
+    assert commands.ended(commands.start("true")).state == "succeeded", "nothing holds the devices"
+    assert not (commands.folder / "ran").exists()
