@@ -26,8 +26,6 @@ class Work:
     tokens_per_sample: float | None = None
     batch_size: int = 1
     """Global batch for training, per replica for inference."""
-    items: bool = False
-    """Whether it is one command, or one function of the user's own, for each of `samples` items."""
     profile: ModelProfile | None = None
     host_profile: ModelProfile | None = None
     """The model as it runs on a host's CPU, where that is another path (attention with dropout is not fused there)."""
@@ -53,6 +51,8 @@ class Work:
     """Of the longest row: what memory must have room for; the mean where it is not known."""
     note: str = ""
     """Why the model could not be traced, where it could not."""
+    items: bool = False
+    """Whether it is one command, or one function of the user's own, for each of `samples` items."""
 
     @property
     def size(self) -> float | None:

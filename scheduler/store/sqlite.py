@@ -62,6 +62,8 @@ LEARNT_AGAINST = "learnt-against"
 """The setting that keeps the rates which calibration is in terms of."""
 POLICY_MEMORY = "policy-memory"
 """The setting that keeps a policy's notes."""
+PARSED_KEPT = 5000
+"""Records that are not read again while their text stays the same."""
 _RECORD = TypeAdapter(Record)
 _LAST_CHARACTER = chr(sys.maxunicode)
 
@@ -75,6 +77,7 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self._lock = threading.RLock()
+        self._parsed: dict[str, Record] = {}
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=30000;")
@@ -154,7 +157,7 @@ class Store:
         """One workload, or None."""
         with self._lock:
             row = self._db.execute("SELECT record FROM workloads WHERE id = ?", (workload_id,)).fetchone()
-        return None if row is None else _RECORD.validate_json(row[0])
+        return None if row is None else self._record(row[0])
 
     def select(
         self, *, states: Iterable[str] | None = None, pipeline_id: str | None = None, limit: int = 1_000_000
@@ -171,7 +174,17 @@ class Store:
         query = f"SELECT record FROM workloads WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"  # noqa: S608
         with self._lock:
             rows = self._db.execute(query, (*values, limit)).fetchall()
-        return [_RECORD.validate_json(row[0]) for row in reversed(rows)]
+        return [self._record(row[0]) for row in reversed(rows)]
+
+    def _record(self, text: str) -> Record:
+        """The record that was stored as this text. Most are the same as in the cycle before: they are read once."""
+        found = self._parsed.get(text)
+        if found is None:
+            found = _RECORD.validate_json(text)
+            if len(self._parsed) >= PARSED_KEPT:
+                self._parsed.clear()
+            self._parsed[text] = found
+        return found
 
     def ids(self, prefix: str = "") -> list[str]:
         """Ids of pipelines and workloads that start so, in the order of their submission, a pipeline before its

@@ -17,7 +17,7 @@ from ..spec import Command
 from .command_items import ItemRun
 from .folders import claim, local_folder
 from .placement import gang, in_bundle, merged, remote_options
-from .processes import GRACE_S, end_group, watchdog
+from .processes import GRACE_S, Guard, end_group
 
 
 class CommandRunner:
@@ -38,19 +38,16 @@ class CommandRunner:
             start_new_session=True,
         )
         self._process = process
-        guard = watchdog()
-        assert guard.stdin is not None and process.stdout is not None
-        guard.stdin.write(f"{process.pid}\n".encode())
-        guard.stdin.flush()
+        assert process.stdout is not None
+        guard = Guard()
+        guard.tell(process.pid)
         try:
             while chunk := os.read(process.stdout.fileno(), 65536):
                 yield chunk
             yield process.wait()
         finally:
             self.stop()
-            guard.stdin.write(b"none\n")
-            guard.stdin.close()
-            guard.wait()
+            guard.close()
 
     def stop(self) -> None:
         """End the whole process group: SIGTERM, then SIGKILL after a grace period."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..commands import NOT_RUNNABLE, why
 from .emulation import Pacer
-from .processes import end_group, watchdog
+from .processes import Guard, end_group
 
 CUT_S = 2.0
 """A block that takes longer is cut after the item it is at."""
@@ -102,7 +102,7 @@ class Shell:
     def __init__(self, task: Task) -> None:
         self._command, self._timeout_s = task.command or "", task.timeout_s
         self._env = {**os.environ, **task.env}
-        self._watchdog = watchdog()
+        self._guard = Guard()
 
     def run(self, item: Item) -> str:
         """What the command printed (its end). Raises Failed."""
@@ -116,12 +116,12 @@ class Shell:
             stderr=subprocess.STDOUT,
             process_group=0,
         )
-        self._tell(str(process.pid))
+        self._guard.tell(process.pid)
         try:
             output, in_time = _follow(process, self._timeout_s)
         finally:
             end_group(process)
-            self._tell("none")
+            self._guard.tell(0)
             if process.stdout is not None:
                 process.stdout.close()
         said = output.decode(errors="replace").strip()
@@ -130,12 +130,6 @@ class Shell:
         if process.returncode != 0:
             raise Failed(f"{why(process.returncode)}{_ending(said)}")
         return said
-
-    def _tell(self, group: str) -> None:
-        """Which group the watchdog is to end when this process is gone."""
-        assert self._watchdog.stdin is not None
-        self._watchdog.stdin.write(group.encode() + b"\n")
-        self._watchdog.stdin.flush()
 
 
 def filled(command: str, item: Item) -> str:
