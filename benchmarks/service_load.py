@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from benchmarks.cpu_meter import CpuMeter, cpu_meter
-from benchmarks.service_load_report import Arrays, Load, Round, write_section
+from benchmarks.service_load_report import Arrays, Load, Round, steady_rate, write_section
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.gcs import ControlService
@@ -42,7 +42,7 @@ nodes:
 """A head and two nodes of two devices each: four commands at once."""
 DEVICES = 4
 LOOK_S = 1.0
-ARRAY_ROUNDS = 3
+ARRAY_ROUNDS = 2
 PATIENCE_S = 1800.0
 
 
@@ -188,8 +188,7 @@ def array_rate(bench: Bench, kind: str, items: int) -> tuple[float, float]:
     if workload["state"] != "succeeded":
         raise RuntimeError(f"{workload_id} {workload['state']}: {workload['message']}")
     records, _ = read_progress(bench.folder / "home" / "runs" / workload_id / f"{workload_id}.progress.jsonl")
-    at_s = {record["phase"]: record["t"] for record in reversed(records) if record["kind"] == "phase"}
-    return items / (at_s["finishing"] - at_s["running"]), records[-1]["t"] - begun_s
+    return steady_rate(records, items), records[-1]["t"] - begun_s
 
 
 def measure_arrays(bench: Bench, items: dict[str, int], rounds: int) -> Arrays:

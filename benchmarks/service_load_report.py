@@ -7,9 +7,10 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HEADING = "## Short commands and task arrays"
 
@@ -54,6 +55,16 @@ class Arrays:
     whole_s: dict[str, list[float]] = field(default_factory=dict)
 
 
+def steady_rate(records: Sequence[Mapping[str, Any]], items: int) -> float:
+    """Items a second of an array once its last worker is ready, as those of raw tasks are; or from its first worker on,
+    where most are done before the last one is there."""
+    ready = [each["t"] for each in records if each["kind"] == "phase" and each["phase"] == "running"]
+    end_s = next(each["t"] for each in records if each["kind"] == "phase" and each["phase"] == "finishing")
+    done = [(each["t"], each["rows"]) for each in records if each["kind"] == "rows"]
+    from_s, before = max(((t, rows) for t, rows in done if t <= ready[-1]), default=(ready[0], 0))
+    return items / (end_s - ready[0]) if before > items / 2 else (items - before) / (end_s - from_s)
+
+
 def write_section(path: Path, load: Load, arrays: Arrays, now: datetime.date) -> str:
     """Put the section into the file, in the place of the one that is there. Returns it."""
     text = section(load, arrays, now)
@@ -93,8 +104,8 @@ def section(load: Load, arrays: Arrays, now: datetime.date) -> str:
         "",
         f"Task arrays, {len(arrays.raw['python'])} alternating rounds, four workers. Raw is",
         "`ray.get([f.remote(i) for i in range(n)])` with tasks that hold a device, on workers that have run before;",
-        "its shell tasks call `subprocess.run`. The rate of an array is that from its first worker being ready to its",
-        "last result being on disk.",
+        "its shell tasks call `subprocess.run`. The rate of an array is that from its last worker being ready (the",
+        "first, where most items are done before that) to its last result being on disk.",
         "",
         *_arrays(arrays),
         "",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import pytest
 
-from benchmarks.service_load_report import HEADING, Arrays, Load, Round, section, with_section
+from benchmarks.service_load_report import HEADING, Arrays, Load, Round, section, steady_rate, with_section
 
 LOAD = Load(
     commands=10,
@@ -31,6 +32,19 @@ def test_the_section_says_what_was_measured() -> None:
     assert "Of 20 commands through the service, 1 were lost." in text
     assert "1 failed, 19 succeeded" in text
     assert "| 2,000 Python calls | 1,000 (1,000-1,000) | 3,000 (3,000-3,000) | 3.00 | 9.0 (9.0-9.0) |" in text
+
+
+def test_an_array_is_as_fast_as_it_is_with_all_its_workers() -> None:
+    def phase(name: str, t: float) -> dict[str, Any]:
+        return {"kind": "phase", "phase": name, "t": t}
+
+    def rows(count: int, t: float) -> dict[str, Any]:
+        return {"kind": "rows", "rows": count, "t": t}
+
+    late = [phase("starting", 0), phase("running", 10), rows(20, 12), phase("running", 13), rows(60, 16)]
+    assert steady_rate([*late, phase("finishing", 20), rows(100, 20)], 100) == (100 - 20) / (20 - 12)
+    quick = [phase("running", 10), rows(90, 12), phase("running", 13), phase("finishing", 14)]
+    assert steady_rate(quick, 100) == 100 / 4
 
 
 @pytest.mark.parametrize(
