@@ -216,14 +216,14 @@ class Engine:
 
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
+        if record.state == "starting" and progress.phase != "starting" and run.state != "lost":
+            record = replace(record, state="running")  # also of one that has ended since the last look
+            self._store.put(record, self._event("running", "its body reported the first step or row", record.id))
         if not run.ended:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id)
             self._learn_early(record, progress, snapshot)
-            if record.state == "starting" and progress.phase != "starting":
-                event = self._event("running", "its body reported the first step or row", record.id)
-                self._store.put(replace(record, state="running"), event)
             return
         if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
             return
