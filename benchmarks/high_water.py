@@ -44,7 +44,8 @@ from scheduler.service.app import create_app
 from scheduler.service.home import Home
 from scheduler.service.main import bind
 from scheduler.service.pulse import Pulse
-from scheduler.service.runtime import Runtime
+from scheduler.service.runtime import END_FILE, Runtime
+from scheduler.service.waiting import Waiting
 from scheduler.store import Event, Record, Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,17 +85,12 @@ class HighWater(Runtime):
         self.store = Store(self.home.database)
         auth.remember(self.store, self.home.ensure_token())
         self.engine = Engine(self.store, self.cluster, self.cluster, self.policy, FileProfiler(), self.clock)
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._waiting, self._stop = Waiting(self.home.path / END_FILE, 1.0), threading.Event()
         self.pulse = Pulse(1.0, self.clock)
 
     def clock(self) -> float:
         """Seconds now: the machine's, and what was let pass."""
         return time.time() + self.passed_s
-
-    def rest(self, took_s: float) -> None:
-        """Between two cycles, as long as the service would."""
-        self._wake.clear()
-        self._wake.wait(max(0.1, 1.0 - took_s))
 
     def _script(self, _: RunRequest) -> Script:
         return Script(run_s=self._rng.uniform(600.0, 7200.0))

@@ -12,8 +12,8 @@ import numpy as np
 from cluster.types import DeviceType, Snapshot
 
 from ..estimate.calibration import Calibration, Entry, Subject
-from ..estimate.cost_model import calibration_name
 from ..estimate.device_rates import DeviceRates
+from ..estimate.names import calibration_name
 from ..estimate.step_time import PARTS
 
 SPREADS = 2.0

@@ -43,6 +43,7 @@ from .opening import open_store
 from .pulse import Pulse
 from .readiness import ReadinessFacts
 from .telling import told
+from .waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ CYCLE_S = 1.0
 STOP_S = 30.0
 PROBE_SETTING = "probe"
 """The setting that is written to see whether the store can be."""
+END_FILE = "ended"
+"""In the home folder: commands touch it when they are over."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class Runtime:
             token_path,
             staging=home.path / "stage",
             shared_files=access.local is not None,
+            end_file=home.path / END_FILE if access.local is not None else None,
         )
         use_cache(home.profiles)
         self.store = open_store(home, store)
@@ -140,7 +144,7 @@ class Runtime:
         )
         self.pulse = Pulse(cycle_s)
         self._supervisor = supervisor or Supervisor({})
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._waiting, self._stop = Waiting(home.path / END_FILE, cycle_s), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -150,7 +154,7 @@ class Runtime:
     def stop(self) -> None:
         """Finish the present cycle, if it does so in `STOP_S`, and end; what runs on the cluster goes on."""
         self._stop.set()
-        self._wake.set()
+        self._waiting.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():  # the next start takes up what it left: a record is written before each act
@@ -165,7 +169,7 @@ class Runtime:
 
     def wake(self) -> None:
         """Run the next cycle now."""
-        self._wake.set()
+        self._waiting.wake()
 
     def submit(self, submission: Submission) -> list[Record]:
         """Check and store a submission. Raises SpecError; nothing is stored then."""
@@ -239,7 +243,6 @@ class Runtime:
     def _loop(self) -> None:
         collector = Collector(time.monotonic)
         while not self._stop.is_set():
-            self._wake.clear()
             try:
                 report = self.engine.run_cycle()
             except Exception as error:  # a defect in one cycle must not end the service; the next starts from the store
@@ -251,7 +254,7 @@ class Runtime:
                 self._supervisor.alive()
             leave_cycle()
             collector.between_cycles()
-            self._wake.wait(self.pulse.cycle_s)
+            self._waiting.until_next()
 
 
 def _text_of(path: Path) -> str | None:
