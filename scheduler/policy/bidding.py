@@ -192,6 +192,10 @@ class Bids:
         """Seconds to the end there, started now; None: not known."""
         return None if math.isnan(self._left_s[row]) else float(self._left_s[row])
 
+    def lefts_of(self, rows: Ints) -> Floats:
+        """As `left_of`, of many; nan: not known."""
+        return self._left_s[rows]
+
     def likely_s(self, row: int) -> float | None:
         """Seconds after which it has most likely ended there; None: not known."""
         seconds, high_s, left_s = (float(each[row]) for each in (self.board.seconds, self.board.high_s, self._left_s))

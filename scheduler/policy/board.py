@@ -223,6 +223,13 @@ class Board:
         """The rows of a workload."""
         return range(int(self.start[index]), int(self.start[index + 1]))
 
+    def rows_of(self, those: Ints) -> tuple[Ints, Ints]:
+        """The rows of several workloads, one workload after the other, and of each row its place in `those`."""
+        first = self.start[those]
+        counts = self.start[those + 1] - first
+        before = np.cumsum(counts) - counts
+        return np.repeat(first - before, counts) + np.arange(int(counts.sum())), np.repeat(np.arange(len(those)), counts)
+
     def configuration(self, row: int) -> Configuration:
         """Of a row."""
         return self.configurations.known[int(self.place[row])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ..types import Explanation
 
@@ -38,3 +38,35 @@ class Explanations(Mapping[str, Explanation]):
         found = Explanations()
         found._known = dict(self._known)
         return found
+
+
+class Heard:
+    """What was said to those that wait far behind, and of what: where that has not changed, the very same words are said
+    again. By workload; of the last plans."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, object, tuple[object, ...], Explanation]] = {}
+        self._scene: object = None
+
+    def scene(self, scene: object, workloads: Collection[str]) -> object:
+        """What all words are about: the same object as long as it is equal. Forgets what was said of another, and, now
+        and then, workloads that are gone."""
+        if scene != self._scene:
+            self._scene, self._known = scene, {}
+        elif len(self._known) > 2 * len(workloads):
+            here = set(workloads)
+            self._known = {name: said for name, said in self._known.items() if name in here}
+        return self._scene
+
+    def say(
+        self, name: str, scene: object, table: object, about: tuple[object, ...], words: Callable[[], Explanation]
+    ) -> Explanation:
+        """The words, or those that were said before of the very same table (what is in it is not compared) and the
+        same else."""
+        known = self._known.get(name)
+        if known is not None and known[0] is scene and known[1] is table and known[2] == about:
+            return known[3]
+        said = words()
+        if scene is self._scene:
+            self._known[name] = scene, table, about, said
+        return said

@@ -11,6 +11,7 @@ waits is kept for it, and others go ahead on them only where they cannot delay i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from .auction import Lots, Outcome, auction, weigh_the_end
 from .bidding import SETTLING_S, Bidder, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
-from .explaining import Said
+from .explaining import Heard, Said
 from .renting import with_nodes
 from .stays import Stays, numbers
 from .timeline import Floor
-from .turns import DETAILED, Far, Turns
+from .turns import DETAILED, Turns
 
 AUCTIONS = 3
 """So often at most is an auction held again without what was declined, ..."""
@@ -48,37 +49,37 @@ class Market:
 
     def __init__(self) -> None:
         self._tables = Tables()
-        self._far: dict[str, Far] = {}
+        self._heard = Heard()
 
     def plan(self, situation: Situation) -> Plan:
         """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
         tables that it has read; the same situation gives the same plan."""
         with without_collector():
-            cycle = _Cycle(situation, self._tables, self._far)
+            cycle = _Cycle(situation, self._tables, self._heard)
             cycle.overdue()
             for priority in cycle.priorities():
                 cycle.level(priority)
-            self._far = cycle.far
             return cycle.plan()
 
 
 class _Cycle(Turns):
     """One plan in the making: who takes part, and who gets what."""
 
-    def __init__(self, situation: Situation, tables: Tables, far: Mapping[str, Far]) -> None:
-        super().__init__(situation, far)
+    def __init__(self, situation: Situation, tables: Tables, heard: Heard) -> None:
+        super().__init__(situation, heard)
         self.stays = Stays.of(situation)
         self.prices: dict[str, dict[str, float]] = {}
-        views = sorted(situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id))
+        views = sorted(situation.workloads, key=attrgetter("submitted_s", "queued_s", "id"))
         supply = Supply(situation.snapshot)
+        there = supply.total, supply.largest, supply.most, supply.largest_rentable
+        self.scene = heard.scene((there, situation.queues), [view.id for view in views])
         self.quiet_s = max(0.0, self.now_s - max((view.submitted_s for view in views), default=self.now_s))
         self.bids = Bids(Board.of(views, tables, self.now_s), supply, self.now_s, self.stays.seconds, self.quotas)
         self._sort_out()
         self._divide(supply)
         self.floor = Floor(vacated(situation, self.placements))
         self.lent = {each.view.id: each.view.placement for each in self.bidders.values() if each.view.placement}
-        for placement in self.lent.values():
-            self._lend(placement, 1)
+        self.floor.lend_all(self.lent.values())
 
     # Who takes part
 
@@ -87,6 +88,7 @@ class _Cycle(Turns):
         bids, board = self.bids, self.bids.board
         listed = board.first_row(board.place == board.held[board.owner])
         kept, settles_s = _kept(board, listed)
+        possible = (bids.cheapest != NONE).tolist()
         for index, view in enumerate(board.views):
             if kept[index]:
                 assert view.placement is not None
@@ -94,8 +96,8 @@ class _Cycle(Turns):
                 free_s = _free_again_s(bids, index, int(listed[index]), float(settles_s[index]))
                 self.timeline.gives_back(view.placement.configuration, free_s)
                 continue
-            rests = resting(view, self.now_s)
-            if rests is None and bids.cheapest[index] != NONE:
+            rests = None if view.not_before_s is None else resting(view, self.now_s)
+            if rests is None and possible[index]:
                 self.bidders[index] = Bidder(bids, index)
             elif view.placement is not None and not view.stopping:
                 self._keeps(view)
@@ -124,13 +126,14 @@ class _Cycle(Turns):
 
     def priorities(self) -> list[int]:
         """Of those that are not overdue, the highest first."""
-        return sorted({each.view.priority for each in self.bidders.values() if not each.overdue}, reverse=True)
+        overdue = self.bids.overdue.tolist()
+        return sorted({each.view.priority for n, each in self.bidders.items() if not overdue[n]}, reverse=True)
 
     # Giving out
 
     def overdue(self) -> None:
         """Who has waited far too long goes first, whatever its size and priority."""
-        self._serve([each for each in self.bidders.values() if each.overdue])
+        self._serve([self.bidders[n] for n in np.flatnonzero(self.bids.overdue).tolist() if n in self.bidders])
 
     def _serve(self, late: Sequence[Bidder]) -> None:
         """What runs of these is not stopped; the others take the best that is free, in the order they came. Then those
@@ -171,9 +174,10 @@ class _Cycle(Turns):
     def level(self, priority: int) -> None:
         """All of one priority. Whose bid wins something that it would rather wait than take, does not bid for that: the
         auction is held again without, some times at most, and the outcome of least predicted money counts."""
-        same = [each for each in self.bidders.values() if not each.overdue and each.view.priority == priority]
-        self._serve([each for each in same if each.late])
-        level = [each for each in same if not each.late]
+        overdue, late = self.bids.overdue.tolist(), self.bids.late.tolist()
+        same = [each for n, each in self.bidders.items() if each.view.priority == priority and not overdue[n]]
+        self._serve([each for each in same if late[each.index]])
+        level = [each for each in same if not late[each.index]]
         if not level:
             return
         lots = self._lots(level)
@@ -197,17 +201,17 @@ class _Cycle(Turns):
     def _lots(self, level: Sequence[Bidder]) -> Lots:
         """The rows of these, and what is there for them."""
         board = self.bids.board
-        places = np.unique(board.place[self._rows(level)])
+        members = np.array([each.index for each in level], dtype=np.int64)
+        places = np.flatnonzero(np.bincount(board.place[self._rows(members)]))
         types = np.flatnonzero(board.configurations.use[places].any(axis=0))
         names = [board.configurations.types[number] for number in types]
-        members = np.array([each.index for each in level], dtype=np.int64)
         return Lots.of(self.bids, members, {name: self.floor.open.free(name) for name in names})
 
     def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
         found = self._auction(lots, priority, declined)
-        order = np.argsort(-found.density(), kind="stable").tolist()
+        order = np.argsort(-found.density, kind="stable").tolist()
         self.backlog = found.backlog() if len(level) > FORESEES else None
         won, possible = found.won.tolist(), self._possible(lots)
         self._stay_all([level[n] for n in order if won[n] != NONE and self._is_here(won[n])])
@@ -234,29 +238,32 @@ class _Cycle(Turns):
     def _give_out_to_many(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
         """As before, for many. Who would rather wait is found out for all at once, by what all others won; they bid no
         more for that, and for nothing dearer, and the auction is held again."""
+        board = self.bids.board
         for turn in range(AUCTIONS):
             found = self._auction(lots, priority, declined)
             self.backlog = found.backlog()
             outlook = self.timeline.copy()
-            now = np.full(len(self.bids.board.views), NONE, dtype=np.int64)
+            now = np.full(len(board.views), NONE, dtype=np.int64)
             won = found.won[found.won != NONE]
-            now[self.bids.board.owner[won]] = won
-            for row in won.tolist():
-                outlook.gives_back(self.bids.board.configuration(row), self.bids.left_of(row))
-            waits = self._waiting_pays(now, lots.rows, outlook, found.remains())
+            now[board.owner[won]] = won
+            outlook.give_back(board.configurations, board.place[won], self.bids.lefts_of(won))
+            waits = self._waiting_pays(now, outlook, found.remains())
             if turn == AUCTIONS - 1 or waits.sum() <= DECLINED * len(level):
                 break
-            owner = self.bids.board.owner
-            least = np.where(waits, self.bids.money_usd[np.maximum(now, 0)], np.inf)
-            declined |= (self.bids.money_usd >= least[owner]) & (np.arange(len(owner)) != self.bids.here[owner])
-        order = np.argsort(-found.density(), kind="stable").tolist()
+            who = np.flatnonzero(waits)
+            rows, which = board.rows_of(who)
+            dearer = self.bids.money_usd[rows] >= self.bids.money_usd[now[who]][which]
+            declined[rows[dearer & (rows != self.bids.here[who][which])]] = True
+        order = np.argsort(-found.density, kind="stable").tolist()
         rows, possible = found.won.tolist(), self._possible(lots)
         self._stay_all([level[n] for n in order if rows[n] != NONE and self._is_here(rows[n])])
         for n in order:
             each, row = level[n], rows[n]
+            if row == NONE and possible[n]:
+                continue
             if row != NONE and each.view.id not in self.placements and not waits[each.index]:
                 self._start(each, row)
-            elif row == NONE and not possible[n] and not self._free_rows(each):
+            elif row == NONE and not self._free_rows(each):
                 self._wait(each, keep=True)
         self._give_what_is_left(level, [level[n] for n in order if level[n].view.id not in self.placements], found)
 
@@ -280,21 +287,28 @@ class _Cycle(Turns):
     def _give_the_rest(self, left: Sequence[Bidder]) -> None:
         """As before, for those that are far behind: what each would start in is found out for all at once, and again
         after that was given out, as long as it goes on."""
-        for each in left:
-            if each.here is not None:
-                self._stay(each)
+        for n in np.flatnonzero(self.bids.here[[each.index for each in left]] != NONE).tolist():
+            self._stay(left[n])
         rest = [each for each in left if each.view.id not in self.placements]
         for _ in range(LAPS):
             if not rest or not self.floor.actual.any_free:
                 break
-            given = [
-                self._start(each, row) for each, row in zip(rest, self._may_start(rest), strict=True) if row != NONE
-            ]
-            if not any(given):
+            if not self._start_some(rest):
                 break
             rest = [each for each in rest if each.view.id not in self.placements]
         for each in rest:
             self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+
+    def _start_some(self, rest: Sequence[Bidder]) -> bool:
+        """Whether any of these could start."""
+        rows, known, started = self._may_start(rest), self.bids.board.configurations, False
+        could = np.flatnonzero(rows != NONE)
+        places = self.bids.board.place[rows[could]]
+        there = self.floor.actual.enough(known).tolist()
+        for n, row, place in zip(could.tolist(), rows[could].tolist(), places.tolist(), strict=True):
+            if there[place] and self._start(rest[n], row):
+                there, started = self.floor.actual.enough(known).tolist(), True
+        return started
 
     def _start(self, each: Bidder, row: int) -> bool:
         """Give it this, if it is free still."""
@@ -336,11 +350,9 @@ class _Cycle(Turns):
         self.floor.actual.take_all(placements)
         bids = self.bids
         rows = bids.here[[each.index for each in those]]
-        for each, row in zip(those, rows.tolist(), strict=True):
-            placement = each.view.placement
-            assert placement is not None
+        self.timeline.give_back(bids.board.configurations, bids.board.place[rows], bids.lefts_of(rows))
+        for each, placement in zip(those, placements, strict=True):
             del self.lent[each.view.id]
-            self.timeline.gives_back(placement.configuration, bids.left_of(row))
             self.quotas.take(each.view.queue, placement.configuration)
             self.placements[each.view.id] = placement
             self.explanations[each.view.id] = words.keeps(each.view)
@@ -424,11 +436,9 @@ class _Cycle(Turns):
 
     def plan(self) -> Plan:
         """What was decided."""
-        moved = sum(
-            each.running is not None and self.placements.get(each.view.id) != each.view.placement
-            for each in self.bidders.values()
-        )
-        running = sum(each.running is not None for each in self.bidders.values())
+        runs = np.flatnonzero(self.bids.board.running != NONE).tolist()
+        running = [self.bidders[n].view for n in runs if n in self.bidders]
+        moved = sum(self.placements.get(view.id) != view.placement for view in running)
         patience = {
             each.view.id: self.patience[each.view.id]
             for each in self.bidders.values()
@@ -436,7 +446,7 @@ class _Cycle(Turns):
         }
         memory = {
             "prices": self.prices,
-            "stays": self.stays.after(self.now_s, running, moved),
+            "stays": self.stays.after(self.now_s, len(running), moved),
             "patience": patience,
         }
         shares = self.quotas.after(self.now_s)
@@ -444,7 +454,8 @@ class _Cycle(Turns):
             memory["shares"] = shares
         congestion = dict(sorted(self.congestion_usd_h.items()))
         plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
-        return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders.values()})
+        worth = self.bids.time_usd_h.tolist()
+        return with_nodes(self.situation, plan, {each.view.id: worth[n] for n, each in self.bidders.items()})
 
 
 def _kept(board: Board, listed: Ints) -> tuple[Flags, Floats]:

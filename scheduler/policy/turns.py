@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,9 @@ from ..types import Explanation, Option, Placement, Situation
 from . import market_words as words
 from .auction import Backlog, Outcome, extra_usd_h
 from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
-from .board import BUDGET, DEADLINE, NONE, Flags, Ints
+from .board import BUDGET, DEADLINE, NONE, Flags, Floats, Ints
 from .candidates import BUSY
-from .explaining import Explanations, Said
+from .explaining import Explanations, Heard, Said
 from .prices import held_usd_h
 from .quotas import Quotas
 from .stays import numbers
@@ -29,21 +30,13 @@ CROWD, DETAILED_IN_CROWD = 1000, 32
 """... where there are more than so many, for fewer."""
 
 
-class Far(NamedTuple):
-    """What was said to somebody who is far behind, and of what."""
-
-    estimates: object
-    about: tuple[object, ...]
-    said: Explanation
-
-
 class Turns:
     """What is given out and what is promised, and how long it takes until somebody gets what is wanted."""
 
     bids: Bids
     floor: Floor
 
-    def __init__(self, situation: Situation, far: Mapping[str, Far]) -> None:
+    def __init__(self, situation: Situation, heard: Heard) -> None:
         self.situation, self.now_s = situation, situation.now_s
         self.placements: dict[str, Placement] = {}
         self.explanations = Explanations()
@@ -58,12 +51,16 @@ class Turns:
         self.backlog: Backlog | None = None
         """Where so many wait that promises do not tell how long it takes: how long."""
         self.bidders: dict[int, Bidder] = {}
-        self.known_far, self.far = far, dict[str, Far]()
+        self.heard = heard
+        self.scene: object = None
+        """What all explanations are about, beside their workload."""
+        self._changing: Flags | None = None
+        """By workload: whether words about it have numbers that change with time."""
 
     def _saved(self) -> dict[str, Any]:
         """All that giving out devices changes, as it is now."""
         kept = dict(self.__dict__)
-        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "far", "quotas"):
+        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "quotas"):
             kept[name] = kept[name].copy()
         kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
         kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
@@ -173,25 +170,24 @@ class Turns:
 
     # Many at once
 
-    def _may_start(self, those: Sequence[Bidder]) -> list[int]:
+    def _may_start(self, those: Sequence[Bidder]) -> Ints:
         """Of many, the row that each would start in now: of what is free the least money, if waiting for another is not
         less; else `NONE`. Judged as if the nodes did not matter."""
-        bids, board, rows = self.bids, self.bids.board, self._rows(those)
+        bids, board = self.bids, self.bids.board
+        indices = np.array([each.index for each in those], dtype=np.int64)
+        rows = self._rows(indices)
         there = rows[self.floor.actual.enough(board.configurations)[board.place[rows]]]
         there = there[self.floor.open.enough(board.configurations)[board.place[there]] | self._borrowed(there)]
         first = there[np.argsort(-bids.money_usd[there], kind="stable")]
         now = np.full(len(board.views), NONE, dtype=np.int64)
         now[board.owner[first]] = first  # the least money comes last, and stays
-        now[self._waiting_pays(now, rows, self.timeline, self.floor.open)] = NONE
-        found: list[int] = now[[each.index for each in those]].tolist()
-        return found
+        now[self._waiting_pays(now, self.timeline, self.floor.open)] = NONE
+        return now[indices]
 
-    def _rows(self, those: Sequence[Bidder]) -> Ints:
-        """What they may take."""
-        board = self.bids.board
-        mine = np.zeros(len(board.views), dtype=bool)
-        mine[[each.index for each in those]] = True
-        return np.flatnonzero(mine[board.owner] & self.bids.usable)
+    def _rows(self, indices: Ints) -> Ints:
+        """What these workloads may take."""
+        rows, _ = self.bids.board.rows_of(indices)
+        return rows[self.bids.usable[rows]]
 
     def _borrowed(self, rows: Ints) -> Flags:
         """Whether what is kept for others may be lent to these, about as `Floor.lends`."""
@@ -201,30 +197,37 @@ class Turns:
         ends_s = np.where(stoppable, BACKFILLS * (board.startup_s[rows] + SETTLING_S), self.bids.seconds[rows])
         return np.asarray(np.where(until_s == -np.inf, stoppable | (ends_s <= SOON_S), until_s >= ends_s))
 
-    def _waiting_pays(self, now: Ints, rows: Ints, timeline: Timeline, free: Free) -> Flags:
-        """By workload, whether to wait for one of `rows` is less money than what it could have `now` (a row, or
+    def _waiting_pays(self, now: Ints, timeline: Timeline, free: Free) -> Flags:
+        """By workload, whether to wait for another of its rows is less money than what it could have `now` (a row, or
         `NONE`), as `_wait_that_pays`."""
         bids, board = self.bids, self.bids.board
-        starts = now[board.owner[rows]]
-        rows = rows[
-            (starts != NONE) & (bids.money_usd[rows] < bids.money_usd[starts])
-        ]  # what is dearer pays for no wait
-        owner, place = board.owner[rows], board.place[rows]
-        alone = (False, True) if board.one_node.any() else (False,)
-        waits_s = np.full((2, len(board.configurations.known)), np.nan)
-        for number in np.flatnonzero(np.bincount(place)).tolist():
-            for one_node in alone:
-                wanted = board.configurations.known[number]
-                free_s = timeline.free_in_s(wanted, free, one_node)
+        found = np.zeros(len(board.views), dtype=bool)
+        who = np.flatnonzero(now != NONE)
+        rows, which = board.rows_of(who)
+        now_usd = bids.money_usd[now[who]]
+        # What is dearer pays for no wait. What would be less: also after the wait, and also than to start now and move.
+        less = np.flatnonzero((bids.money_usd[rows] < now_usd[which]) & bids.usable[rows])
+        rows, which = rows[less], which[less]
+        wait_s = self._waits_s(rows, who[which], timeline, free)
+        total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[who[which]]
+        less = np.flatnonzero(total < now_usd[which] - 1e-9)
+        rows, owner = rows[less], who[which[less]]
+        pays = total[less] < bids.least_usd(now[owner], rows, wait_s[less]) - 1e-9
+        found[owner[pays]] = True
+        return found
+
+    def _waits_s(self, rows: Ints, owner: Ints, timeline: Timeline, free: Free) -> Floats:
+        """How long each of these rows, of these workloads, is waited for; nan where it is free, or nobody can say."""
+        board, known = self.bids.board, self.bids.board.configurations
+        place, alone = board.place[rows], board.one_node[owner]
+        waits_s = np.full((2, len(known.known)), np.nan)
+        enough = np.asarray((known.use <= [free.free(name) for name in known.types]).all(axis=1))
+        for number in np.flatnonzero((np.bincount(place, minlength=len(enough)) > 0) & ~enough).tolist():
+            for one_node in (False, True) if alone.any() else (False,):
+                free_s = timeline.free_in_s(known.known[number], free, one_node)
                 waits_s[int(one_node), number] = np.nan if free_s is None else free_s
-        there = np.array([free.free(name) for name in board.configurations.types])
-        enough = np.asarray((board.configurations.use <= there).all(axis=1))[place]
-        wait_s = np.where(enough, np.nan, waits_s[board.one_node[owner].astype(int), place])
-        if self.backlog is not None:
-            wait_s = wait_s + self.backlog.table(board.configurations)[owner, place]
-        total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[owner]
-        pays = total < bids.least_usd(now[owner], rows, wait_s) - 1e-9
-        return np.asarray(np.bincount(owner[pays], minlength=len(board.views)) > 0)
+        found = waits_s[alone.astype(int), place]
+        return found if self.backlog is None else found + self.backlog.seconds_of(owner, place, known)
 
     # Waiting
 
@@ -258,19 +261,19 @@ class Turns:
 
     def _far_behind(self, each: Bidder, ahead: int) -> Said:
         """The very same words as in the last plan, where nothing about it has changed."""
-        rows = self.bids.board.rows(each.index)
-        codes = self.bids.code[rows.start : rows.stop]
-        about = codes.tobytes(), ahead, each.view.remaining, each.view.placement, each.view.queue
-        lasts = not np.isin(codes, (BUDGET, DEADLINE)).any()  # their words have numbers that change with time
-        known = self.known_far.get(each.view.id)
-        if known is not None and lasts and known.estimates is each.view.estimates and known.about == about:
-            self.far[each.view.id] = known
-            return known.said
+        return partial(self._say_far_behind, each, ahead)
 
-        def say() -> Explanation:
+    def _say_far_behind(self, each: Bidder, ahead: int) -> Explanation:
+        def words_now() -> Explanation:
             listed = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
-            said = words.far_behind(listed, ahead)
-            self.far[each.view.id] = Far(each.view.estimates, about, said)
-            return said
+            return words.far_behind(listed, ahead)
 
-        return say
+        if self._changing is None:
+            codes = self.bids.code  # whose words have numbers that change with time
+            self._changing = self.bids.board.any((codes == BUDGET) | (codes == DEADLINE))
+        if self._changing[each.index]:
+            return words_now()
+        rows, view = self.bids.board.rows(each.index), each.view
+        codes = self.bids.code[rows.start : rows.stop]
+        about = codes.tobytes(), ahead, view.remaining, view.placement, view.stopping, view.queue, view.one_node
+        return self.heard.say(view.id, self.scene, view.estimates, about, words_now)
