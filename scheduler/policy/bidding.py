@@ -17,6 +17,7 @@ reasons for what it may not take.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -84,7 +85,8 @@ class Bids:
         self.board, self.supply, self.now_s, self.quotas = board, supply, now_s, quotas
         owner = board.owner
         self._left_s = board.left_s()
-        worth = np.array([value_of_time_usd_h(view.objective) for view in board.views])
+        values = {name: value_of_time_usd_h(name) for name in set(board.objective)}
+        worth = np.array([values[name] for name in board.objective], dtype=float)
         self.code = board.hard_objections(supply)
         self._limit()
         in_time = (self.code == OK) & ~(now_s + self._left_s > board.deadline_s[owner])
@@ -106,19 +108,49 @@ class Bids:
         self.stays: Floats = self._stays(stay_s)
         self.bid: Floats = self._bid(worth) * self.stays
         fastest_s = board.least(np.where(self.usable, self.seconds, np.nan))
-        overdue_s = np.maximum(np.clip(SOONER_TIMES * fastest_s, SOONEST_S, OVERDUE_S), OVERDUE_TIMES * fastest_s)
-        self.late: Flags = (self.cheapest != NONE) & (board.waited_s > overdue_s)
+        self.overdue_s = np.maximum(np.clip(SOONER_TIMES * fastest_s, SOONEST_S, OVERDUE_S), OVERDUE_TIMES * fastest_s)
+        """By workload: how long it waits at most until it goes before the others of its priority."""
+
+    @classmethod
+    def joined(
+        cls, board: Board, supply: Supply, now_s: float, quotas: Quotas, parts: Sequence[tuple[Bids, Ints, Ints]]
+    ) -> Bids:
+        """Those of a board whose workloads are all known, each with the same rows: bids, workloads of their board, and
+        their places on this one."""
+        found = cls.__new__(cls)
+        found.board, found.supply, found.now_s, found.quotas = board, supply, now_s, quotas
+        pairs = [(bids, bids.board.rows_of(there)[0], board.rows_of(here)[0]) for bids, there, here in parts]
+        for name in ("_left_s", "code", "free", "price_usd_h", "usable", "seconds", "money_usd", "stays", "bid"):
+            values = np.empty(len(board.owner), dtype=getattr(parts[0][0], name).dtype)
+            for bids, rows, place in pairs:
+                values[place] = getattr(bids, name)[rows]
+            setattr(found, name, values)
+        for name in ("misses", "time_usd_h", "cheapest", "here", "overdue_s"):
+            values = np.empty(len(board.views), dtype=getattr(parts[0][0], name).dtype)
+            for bids, there, here in parts:
+                part = getattr(bids, name)[there]
+                if name in ("cheapest", "here"):  # numbers of rows
+                    part = np.where(part == NONE, NONE, part - bids.board.start[there] + board.start[here])
+                values[here] = part
+            setattr(found, name, values)
+        return found
+
+    @cached_property
+    def late(self) -> Flags:
         """By workload: whether it goes before the others of its priority."""
-        interrupted = np.array([view.interrupted for view in board.views], dtype=bool)
-        self.overdue: Flags = interrupted | (self.late & (board.waited_s > OVERDUE_S))
+        return np.asarray((self.cheapest != NONE) & (self.board.waited_s > self.overdue_s))
+
+    @cached_property
+    def overdue(self) -> Flags:
         """By workload: whether it goes before all others, of whatever priority: it has waited so long, or had its turn
         already."""
+        return self.board.interrupted | (self.late & (self.board.waited_s > OVERDUE_S))
 
     def _limit(self) -> None:
         """What a queue may never hold."""
         board, known = self.board, self.board.configurations.known
         for queue in self.quotas.rules:
-            mine = np.array([view.queue == queue for view in board.views], dtype=bool)
+            mine = np.array([each == queue for each in board.queue], dtype=bool)
             never = np.array([self.quotas.never(queue, each) is not None for each in known], dtype=bool)
             self.code[mine[board.owner] & never[board.place] & (self.code == OK)] = QUOTA
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from ..types import Explanation
+from ..types import Explanation, WorkloadView
 
 Said = Explanation | Callable[[], Explanation]
 
@@ -41,20 +41,20 @@ class Explanations(Mapping[str, Explanation]):
 
 
 class Heard:
-    """What was said to those that wait far behind, and of what: where that has not changed, the very same words are said
-    again. By workload; of the last plans."""
+    """What was said to those that wait far behind, and of what: where that has not changed, the very same words are
+    said again. By workload; of the last plans."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[object, object, tuple[object, ...], Explanation]] = {}
         self._scene: object = None
 
-    def scene(self, scene: object, workloads: Collection[str]) -> object:
+    def scene(self, scene: object, workloads: Collection[WorkloadView]) -> object:
         """What all words are about: the same object as long as it is equal. Forgets what was said of another, and, now
         and then, workloads that are gone."""
         if scene != self._scene:
             self._scene, self._known = scene, {}
         elif len(self._known) > 2 * len(workloads):
-            here = set(workloads)
+            here = {view.id for view in workloads}
             self._known = {name: said for name, said in self._known.items() if name in here}
         return self._scene
 

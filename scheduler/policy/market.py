@@ -24,6 +24,7 @@ from .bidding import SETTLING_S, Bidder, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
 from .explaining import Heard, Said
+from .ledger import Ledger
 from .renting import with_nodes
 from .stays import Stays, numbers
 from .timeline import Floor
@@ -49,13 +50,14 @@ class Market:
 
     def __init__(self) -> None:
         self._tables = Tables()
+        self._ledger = Ledger()
         self._heard = Heard()
 
     def plan(self, situation: Situation) -> Plan:
         """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
         tables that it has read; the same situation gives the same plan."""
         with without_collector():
-            cycle = _Cycle(situation, self._tables, self._heard)
+            cycle = _Cycle(situation, self._tables, self._ledger, self._heard)
             cycle.overdue()
             for priority in cycle.priorities():
                 cycle.level(priority)
@@ -65,16 +67,17 @@ class Market:
 class _Cycle(Turns):
     """One plan in the making: who takes part, and who gets what."""
 
-    def __init__(self, situation: Situation, tables: Tables, heard: Heard) -> None:
+    def __init__(self, situation: Situation, tables: Tables, ledger: Ledger, heard: Heard) -> None:
         super().__init__(situation, heard)
         self.stays = Stays.of(situation)
         self.prices: dict[str, dict[str, float]] = {}
         views = sorted(situation.workloads, key=attrgetter("submitted_s", "queued_s", "id"))
         supply = Supply(situation.snapshot)
         there = supply.total, supply.largest, supply.most, supply.largest_rentable
-        self.scene = heard.scene((there, situation.queues), [view.id for view in views])
+        self.scene = heard.scene((there, situation.queues, self.quotas.price_usd_h), views)
         self.quiet_s = max(0.0, self.now_s - max((view.submitted_s for view in views), default=self.now_s))
-        self.bids = Bids(Board.of(views, tables, self.now_s), supply, self.now_s, self.stays.seconds, self.quotas)
+        board = Board.of(views, tables, self.now_s)
+        self.bids = ledger.bids(board, supply, self.now_s, self.stays.seconds, self.quotas, self.scene)
         self._sort_out()
         self._divide(supply)
         self.floor = Floor(vacated(situation, self.placements))
