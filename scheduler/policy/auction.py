@@ -59,15 +59,17 @@ class Lots:
         place[level] = np.arange(len(level))
         rows = np.flatnonzero((place[board.owner] != NONE) & bids.usable)
         types = sorted(there)
-        bounds = bids.quotas.bounds([board.views[index].queue for index in level.tolist()], types)
+        bounds = (
+            bids.quotas.bounds([board.queue[index] for index in level.tolist()], types) if bids.quotas.rules else []
+        )
         bounded = sorted({queue for queue, *_ in bounds})
         group = np.zeros(len(board.views), dtype=np.int64)
         for index in level.tolist() if bounded else ():
-            queue = board.views[index].queue
+            queue = board.queue[index]
             group[index] = 1 + bounded.index(queue) if queue in bounded else 0
         # A queue that is bounded has configurations of its own, which hold of what bounds it besides.
         known = len(board.configurations.known)
-        key = group[board.owner[rows]] * known + board.place[rows]
+        key = group[board.owner[rows]] * known + board.place[rows] if bounded else board.place[rows]
         present = np.bincount(key, minlength=known * (1 + len(bounded))) > 0
         keys = np.flatnonzero(present)
         keys = keys[np.lexsort((board.configurations.order(keys % known), keys // known))] if len(keys) else keys
@@ -237,13 +239,15 @@ class Backlog:
 
     def seconds_of(self, owner: Ints, place: Ints, configurations: Configurations) -> Floats:
         """As `seconds`, of many: each a workload and the number of a configuration."""
-        found, turn = np.zeros(len(owner)), self.turn[owner]
-        for column, name in enumerate(self.types):
-            number = configurations.type_number(name)
-            if number == NONE:
-                continue  # what bounds a queue
-            held = np.flatnonzero((configurations.use[:, number] > 0)[place])
-            found[held] = np.maximum(found[held], self.ahead_s[column, turn[held]])
+        turn = self.turn[owner]
+        numbers = np.array([configurations.type_number(name) for name in self.types])
+        column = np.flatnonzero(numbers != NONE)  # the others are what bounds a queue
+        holds = configurations.use[:, numbers[column]] > 0
+        first = column[holds.argmax(axis=1)] if len(column) else np.zeros(len(holds), dtype=np.int64)
+        found = self.ahead_s[first[place], turn]
+        for number in np.flatnonzero(holds.sum(axis=1) > 1).tolist():  # several types: the longest wait
+            mine = np.flatnonzero(place == number)
+            found[mine] = self.ahead_s[column[holds[number]]][:, turn[mine]].max(axis=0)
         return found
 
 

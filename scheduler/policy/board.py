@@ -219,6 +219,7 @@ class Board:
     budget_usd: Floats
     """nan: none, as of the deadline."""
     deadline_s: Floats
+    not_before_s: Floats
 
     @classmethod
     def of(cls, views: Sequence[WorkloadView], tables: Tables, now_s: float) -> Board:
@@ -342,7 +343,7 @@ class Board:
         return np.select([self.infeasible & ~holds, too_many, over], [INFEASIBLE, COUNT, BUDGET], OK)
 
 
-_NUMBERS = ("remaining", "held_s", "unsaved_s", "waited_s", "budget_usd", "deadline_s")
+_NUMBERS = ("remaining", "held_s", "unsaved_s", "waited_s", "budget_usd", "deadline_s", "not_before_s")
 _FLAGS = ("stopping", "one_node", "resumes", "interrupted")
 _READ = (*_NUMBERS, *_FLAGS, "queued_s", "placement", "objective", "queue")
 _read = attrgetter(*_READ)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, KeysView, Mapping, Sequence
+from functools import partial
+from itertools import repeat
+from typing import TypeVar
 
 from ..types import Explanation, WorkloadView
 
+T = TypeVar("T")
 Said = Explanation | Callable[[], Explanation]
 
 
@@ -23,6 +27,14 @@ class Explanations(Mapping[str, Explanation]):
 
     def __setitem__(self, name: str, value: Said) -> None:
         self._known[name] = value
+
+    def later(self, names: Sequence[str], words: Callable[[T], Explanation], about: Sequence[T]) -> None:
+        """What `words` says about each, when somebody asks."""
+        self._known.update(zip(names, map(partial, repeat(words), about), strict=False))
+
+    def keys(self) -> KeysView[str]:
+        """The workloads."""
+        return self._known.keys()
 
     def __contains__(self, name: object) -> bool:
         return name in self._known

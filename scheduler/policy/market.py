@@ -11,6 +11,8 @@ waits is kept for it, and others go ahead on them only where they cannot delay i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
@@ -36,7 +38,9 @@ AUCTIONS = 3
 REPEATED_TO = 300
 """... if no more than so many take part."""
 LAPS = 4
-"""So often at most it is found out for all that are far behind who gains from what is free."""
+"""So often at most it is found out for somebody far behind whether what is free is a gain, ..."""
+AT_ONCE = 1024
+"""... and for so many at once: those before them have had theirs by then."""
 DECLINED = 0.01
 """It is not held again among many for less than this share of them."""
 FORESEES = 10
@@ -75,13 +79,15 @@ class _Cycle(Turns):
         supply = Supply(situation.snapshot)
         there = supply.total, supply.largest, supply.most, supply.largest_rentable
         self.scene = heard.scene((there, situation.queues, self.quotas.price_usd_h), views)
-        self.quiet_s = max(0.0, self.now_s - max((view.submitted_s for view in views), default=self.now_s))
+        self.quiet_s = max(0.0, self.now_s - views[-1].submitted_s) if views else 0.0
         board = Board.of(views, tables, self.now_s)
         self.bids = ledger.bids(board, supply, self.now_s, self.stays.seconds, self.quotas, self.scene)
         self._sort_out()
         self._divide(supply)
         self.floor = Floor(vacated(situation, self.placements))
-        self.lent = {each.view.id: each.view.placement for each in self.bidders.values() if each.view.placement}
+        runs = np.flatnonzero(board.held != NONE).tolist()
+        held = [self.bidders[n].view for n in runs if n in self.bidders]
+        self.lent = {view.id: view.placement for view in held if view.placement}
         self.floor.lend_all(self.lent.values())
 
     # Who takes part
@@ -91,21 +97,21 @@ class _Cycle(Turns):
         bids, board = self.bids, self.bids.board
         listed = board.first_row(board.place == board.held[board.owner])
         kept, settles_s = _kept(board, listed)
-        possible = (bids.cheapest != NONE).tolist()
-        for index, view in enumerate(board.views):
+        rests = (board.held == NONE) & (board.not_before_s > self.now_s)
+        bid = ~kept & (bids.cheapest != NONE) & ~rests
+        those = np.flatnonzero(bid).tolist()
+        self.bidders.update(zip(those, map(Bidder, repeat(bids), those), strict=False))
+        for index in np.flatnonzero(~bid).tolist():
+            view = board.views[index]
             if kept[index]:
                 assert view.placement is not None
                 self._keeps(view)
                 free_s = _free_again_s(bids, index, int(listed[index]), float(settles_s[index]))
                 self.timeline.gives_back(view.placement.configuration, free_s)
-                continue
-            rests = None if view.not_before_s is None else resting(view, self.now_s)
-            if rests is None and possible[index]:
-                self.bidders[index] = Bidder(bids, index)
             elif view.placement is not None and not view.stopping:
                 self._keeps(view)
             else:
-                self.explanations[view.id] = rests or hopeless(bids.refused(index))
+                self.explanations[view.id] = resting(view, self.now_s) or hopeless(bids.refused(index))
 
     def _divide(self, supply: Supply) -> None:
         """What each queue is entitled to, if there are rules."""
@@ -278,7 +284,8 @@ class _Cycle(Turns):
 
     def _give_what_is_left(self, level: Sequence[Bidder], later: Sequence[Bidder], found: Outcome) -> None:
         won = bool((found.won != NONE).any())
-        left = [each for each in later if each.view.id not in self.explanations]
+        said = self.explanations.keys()
+        left = [each for each in later if each.view.id not in said]
         self.backlog = self.backlog if len(level) > DETAILED else None
         for number, each in enumerate(left):
             if self.waiting >= self.detailed:
@@ -293,25 +300,29 @@ class _Cycle(Turns):
         for n in np.flatnonzero(self.bids.here[[each.index for each in left]] != NONE).tolist():
             self._stay(left[n])
         rest = [each for each in left if each.view.id not in self.placements]
-        for _ in range(LAPS):
-            if not rest or not self.floor.actual.any_free:
-                break
-            if not self._start_some(rest):
-                break
-            rest = [each for each in rest if each.view.id not in self.placements]
-        for each in rest:
-            self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+        for begin in range(0, len(rest), AT_ONCE):
+            some = rest[begin : begin + AT_ONCE]
+            for _ in range(LAPS):
+                if not some or not self.floor.actual.any_free:
+                    break
+                some = self._start_some(some)
+        rest = [each for each in rest if each.view.id not in self.placements]
+        words_of = partial(self._say_far_behind, self.waiting)
+        self.explanations.later([each.view.id for each in rest], words_of, rest)
 
-    def _start_some(self, rest: Sequence[Bidder]) -> bool:
-        """Whether any of these could start."""
-        rows, known, started = self._may_start(rest), self.bids.board.configurations, False
+    def _start_some(self, those: Sequence[Bidder]) -> list[Bidder]:
+        """Start who of these gains from what is free. Who of the others would have, before it was taken: if anything
+        was."""
+        rows, known, late = self._may_start(those), self.bids.board.configurations, list[Bidder]()
         could = np.flatnonzero(rows != NONE)
         places = self.bids.board.place[rows[could]]
         there = self.floor.actual.enough(known).tolist()
         for n, row, place in zip(could.tolist(), rows[could].tolist(), places.tolist(), strict=True):
-            if there[place] and self._start(rest[n], row):
-                there, started = self.floor.actual.enough(known).tolist(), True
-        return started
+            if there[place] and self._start(those[n], row):
+                there = self.floor.actual.enough(known).tolist()
+            else:
+                late.append(those[n])
+        return late if len(late) < len(could) else []
 
     def _start(self, each: Bidder, row: int) -> bool:
         """Give it this, if it is free still."""
@@ -457,6 +468,8 @@ class _Cycle(Turns):
             memory["shares"] = shares
         congestion = dict(sorted(self.congestion_usd_h.items()))
         plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
+        if not self.situation.snapshot.node_types:
+            return plan
         worth = self.bids.time_usd_h.tolist()
         return with_nodes(self.situation, plan, {each.view.id: worth[n] for n, each in self.bidders.items()})
 

@@ -261,9 +261,9 @@ class Turns:
 
     def _far_behind(self, each: Bidder, ahead: int) -> Said:
         """The very same words as in the last plan, where nothing about it has changed."""
-        return partial(self._say_far_behind, each, ahead)
+        return partial(self._say_far_behind, ahead, each)
 
-    def _say_far_behind(self, each: Bidder, ahead: int) -> Explanation:
+    def _say_far_behind(self, ahead: int, each: Bidder) -> Explanation:
         def words_now() -> Explanation:
             listed = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
             return words.far_behind(listed, ahead)
