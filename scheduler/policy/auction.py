@@ -25,6 +25,8 @@ FEW, CROWD = 4, 32
 """Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
 FORESEEN = 5
 """Turns in which those that wait find out about each other."""
+ASKED = 1000
+"""Of many times more that wait, about so many speak for those beside them."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ class Outcome:
         lots, bids = self.lots, self.bids
         lost = np.flatnonzero(self.won == NONE)
         lost = lost[np.argsort(-self.density[lost], kind="stable")]
+        each = max(1, len(lost) // ASKED)
+        lost = lost[each // 2 :: each]
         possible = np.flatnonzero((lots.use <= lots.supply).all(axis=1))
         money = np.ascontiguousarray(lots.money_usd[lost].T)
         share = (lots.use / np.maximum(lots.supply, 1)).T
@@ -197,7 +201,7 @@ class Outcome:
             best = _cheapest_behind(money, ahead_s[:, :-1] * usd_s, lots.use, possible)
             rows = lots.row_of[lost, best]
             seconds = np.where(rows == NONE, 0.0, bids.seconds[rows]) if len(rows) else np.zeros(0)
-            work += (seconds * share[:, best] - work) / number
+            work += (each * seconds * share[:, best] - work) / number
             np.cumsum(work, axis=1, out=ahead_s[:, 1:])
         of_view = np.zeros(len(bids.board.views))
         of_view[lots.level] = self.density

@@ -17,7 +17,7 @@ reasons for what it may not take.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -85,8 +85,9 @@ class Bids:
         self.board, self.supply, self.now_s, self.quotas = board, supply, now_s, quotas
         owner = board.owner
         self._left_s = board.left_s()
-        values = {name: value_of_time_usd_h(name) for name in set(board.objective)}
-        worth = np.array([values[name] for name in board.objective], dtype=float)
+        objectives = board.objective.tolist()
+        values = {name: value_of_time_usd_h(name) for name in set(objectives)}
+        worth = np.array([values[name] for name in objectives], dtype=float)
         self.code = board.hard_objections(supply)
         self._limit()
         in_time = (self.code == OK) & ~(now_s + self._left_s > board.deadline_s[owner])
@@ -150,7 +151,7 @@ class Bids:
         """What a queue may never hold."""
         board, known = self.board, self.board.configurations.known
         for queue in self.quotas.rules:
-            mine = np.array([each == queue for each in board.queue], dtype=bool)
+            mine = np.asarray(board.queue == queue, dtype=bool)
             never = np.array([self.quotas.never(queue, each) is not None for each in known], dtype=bool)
             self.code[mine[board.owner] & never[board.place] & (self.code == OK)] = QUOTA
 
@@ -347,6 +348,30 @@ class Bidder:
     def cheapest_usd(self) -> float:
         """The least money of its offers."""
         return float(self.bids.money_usd[self.bids.cheapest[self.index]])
+
+
+class Bidders(Mapping[int, Bidder]):
+    """Those that take part, by workload. Of most in a crowd nobody asks."""
+
+    def __init__(self, bids: Bids | None = None, taking_part: Ints | None = None) -> None:
+        self._bids = bids
+        self._made: dict[int, Bidder | None] = {} if taking_part is None else dict.fromkeys(taking_part.tolist())
+
+    def __getitem__(self, index: int) -> Bidder:
+        found = self._made[index]
+        if found is None:
+            assert self._bids is not None
+            found = self._made[index] = Bidder(self._bids, index)
+        return found
+
+    def __contains__(self, index: object) -> bool:
+        return index in self._made
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 def overdue_s(seconds: float) -> float:

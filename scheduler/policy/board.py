@@ -8,8 +8,8 @@ is read anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -23,6 +23,7 @@ from .candidates import Supply
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Texts = npt.NDArray[np.object_]
 
 NONE = -1
 """Instead of a number, where there is none."""
@@ -113,19 +114,58 @@ class Tables:
 
     def _forget(self) -> None:
         self.generation += 1
+        self._seen: Sequence[WorkloadView] = ()
+        self._columns: dict[str, Any] = {}
         self._numbers: dict[int, int] = {}
         self._estimates: list[Sequence[Estimate]] = []
         self._begin: Ints = np.zeros(1, dtype=np.int64)
         self._place: Ints = np.zeros(0, dtype=np.int64)
         self._values: Floats = np.zeros((len(_VALUES), 0))
 
-    def of(self, views: Sequence[WorkloadView]) -> Ints:
-        """The number of each workload's table. Those of others are forgotten now and then."""
+    def columns(self, views: Sequence[WorkloadView]) -> dict[str, Any]:
+        """What is read of each workload, by name, the numbers of its table and of the configuration that it holds
+        among it. Of the very same object, what was read before."""
         if self.configurations.full:
             self.configurations = Configurations()
             self._forget()
         if len(self._estimates) > 2 * len(views) + _TABLES_KEPT:
             self._forget()
+        ids = np.fromiter(map(id, views), dtype=np.int64, count=len(views))
+        was = self._place_of(ids)
+        same, new = np.flatnonzero(was != NONE), np.flatnonzero(was == NONE)
+        found = self._columns_of([views[n] for n in new.tolist()])
+        for name, values in found.items() if len(same) else ():
+            column = np.empty(len(views), dtype=values.dtype)
+            column[same], column[new] = self._columns[name][was[same]], values
+            found[name] = column
+        self._seen, self._columns = views, {**found, "id of the object": ids}
+        return found
+
+    def _place_of(self, ids: Ints) -> Ints:
+        """Of each of these objects, its place among those that were read before, or `NONE`."""
+        if not len(self._seen):
+            return np.full(len(ids), NONE, dtype=np.int64)
+        before = self._columns["id of the object"]
+        order = np.argsort(before, kind="stable")
+        at = order[np.minimum(np.searchsorted(before[order], ids), len(before) - 1)]
+        return np.where(before[at] == ids, at, NONE)
+
+    def _columns_of(self, views: Sequence[WorkloadView]) -> dict[str, Any]:
+        read = (
+            dict(zip(_READ, zip(*map(_read, views), strict=True), strict=True)) if views else dict.fromkeys(_READ, ())
+        )
+        number = self.configurations.number
+        held = [NONE if each is None else number(each.configuration) for each in read["placement"]]
+        return {
+            **{name: np.array(read[name], dtype=float) for name in _NUMBERS},
+            **{name: np.array(read[name], dtype=bool) for name in _FLAGS},
+            **{name: np.array(read[name], dtype=object) for name in _TEXTS},
+            "priority": np.array(read["priority"], dtype=np.int64),
+            "held": np.array(held, dtype=np.int64),
+            "table": self._tables_of(views),
+        }
+
+    def _tables_of(self, views: Sequence[WorkloadView]) -> Ints:
         ids = [id(view.estimates) for view in views]
         new = {key: view.estimates for key, view in zip(ids, views, strict=True) if key not in self._numbers}
         if new:
@@ -160,6 +200,12 @@ class Tables:
             self._estimates.append(estimates)  # so that its id stays its own
 
 
+_TIMES = ("held_s", "unsaved_s", "waited_s", "deadline_s", "not_before_s", "queued_s", "submitted_s")
+_NUMBERS = ("remaining", "budget_usd", *_TIMES)
+_FLAGS = ("stopping", "one_node", "resumes", "interrupted")
+_TEXTS = ("id", "objective", "queue")
+_READ = (*_NUMBERS, *_FLAGS, *_TEXTS, "priority", "placement")
+_read = attrgetter(*_READ)
 _VALUES = ("seconds", "startup_s", "high_s", "usd", "compute_usd", "price_usd_h", "infeasible")
 
 
@@ -183,8 +229,10 @@ class Board:
     """Workloads and their rows as arrays. Of workloads where not said otherwise."""
 
     views: Sequence[WorkloadView]
-    objective: Sequence[str]
-    queue: Sequence[str]
+    id: Texts
+    objective: Texts
+    queue: Texts
+    priority: Ints
     configurations: Configurations
     table: Ints
     """Number of its table of estimates, ..."""
@@ -222,46 +270,38 @@ class Board:
     not_before_s: Floats
 
     @classmethod
-    def of(cls, views: Sequence[WorkloadView], tables: Tables, now_s: float) -> Board:
-        """The workloads in this order."""
-        table = tables.of(views)
-        counts, place, values = tables.rows(table)
-        columns = _columns(views)
-        numeric = {name: np.array(columns[name], dtype=float) for name in _NUMBERS}
-        flags = {name: np.array(columns[name], dtype=bool) for name in _FLAGS}
-        number = tables.configurations.number
-        held = [NONE if each is None else number(each.configuration) for each in columns["placement"]]
-        queued_s, waited_s = np.array(columns["queued_s"], dtype=float), numeric.pop("waited_s")
-        holds = np.array(held, dtype=np.int64)
+    def of(cls, workloads: Sequence[WorkloadView], tables: Tables, now_s: float) -> Board:
+        """The workloads in the order in which they came."""
+        columns = tables.columns(workloads)
+        order = _as_they_came(columns)
+        columns = {name: values[order] for name, values in columns.items()}
+        counts, place, values = tables.rows(columns["table"])
+        queued_s, waited_s = columns.pop("queued_s"), columns.pop("waited_s")
+        del columns["submitted_s"]
         rows = dict(zip(_VALUES[:-1], values, strict=False))
         return cls(
-            views=views,
+            views=[workloads[n] for n in order.tolist()],
             configurations=tables.configurations,
-            table=table,
             generation=tables.generation,
             start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            owner=np.repeat(np.arange(len(views)), counts),
+            owner=np.repeat(np.arange(len(workloads)), counts),
             place=place,
             infeasible=values[-1] > 0,
-            held=holds,
-            waited_s=np.where(holds != NONE, waited_s, np.maximum(waited_s, now_s - queued_s)),
-            objective=columns["objective"],
-            queue=columns["queue"],
+            waited_s=np.where(columns["held"] != NONE, waited_s, np.maximum(waited_s, now_s - queued_s)),
             **rows,
-            **numeric,
-            **flags,
+            **columns,
         )
 
     def part(self, those: Ints) -> Board:
         """Some of the workloads, with their rows."""
         rows, owner = self.rows_of(those)
-        by_row = ("place", *_VALUES)
-        by_workload = ("table", "held", "waited_s", *_FLAGS, *(name for name in _NUMBERS if name != "waited_s"))
+        by_row, other = ("place", *_VALUES), ("views", "configurations", "generation", "start", "owner")
+        by_workload = [each.name for each in fields(self) if each.name not in (*by_row, *other)]
         return replace(
             self,
+            views=[self.views[n] for n in those.tolist()],
             start=np.concatenate([[0], np.cumsum(np.diff(self.start)[those])]).astype(np.int64),
             owner=owner,
-            **{name: [getattr(self, name)[n] for n in those.tolist()] for name in ("views", "objective", "queue")},
             **{name: getattr(self, name)[rows] for name in by_row},
             **{name: getattr(self, name)[those] for name in by_workload},
         )
@@ -343,12 +383,12 @@ class Board:
         return np.select([self.infeasible & ~holds, too_many, over], [INFEASIBLE, COUNT, BUDGET], OK)
 
 
-_NUMBERS = ("remaining", "held_s", "unsaved_s", "waited_s", "budget_usd", "deadline_s", "not_before_s")
-_FLAGS = ("stopping", "one_node", "resumes", "interrupted")
-_READ = (*_NUMBERS, *_FLAGS, "queued_s", "placement", "objective", "queue")
-_read = attrgetter(*_READ)
-
-
-def _columns(views: Sequence[WorkloadView]) -> dict[str, Sequence[Any]]:
-    """What is read of each workload, by name."""
-    return dict(zip(_READ, zip(*map(_read, views), strict=True), strict=True)) if views else dict.fromkeys(_READ, ())
+def _as_they_came(columns: Mapping[str, Any]) -> Ints:
+    """Places in the order of submission, of what came at once in that of readiness, then by id."""
+    submitted_s, queued_s = columns["submitted_s"], columns["queued_s"]
+    order = np.lexsort((queued_s, submitted_s))
+    equal = (np.diff(submitted_s[order]) == 0) & (np.diff(queued_s[order]) == 0)
+    if not equal.any():
+        return order
+    keys = list(zip(submitted_s.tolist(), queued_s.tolist(), columns["id"].tolist(), strict=True))
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)

@@ -56,8 +56,7 @@ def _known(board: Board, last: Board) -> Ints:
         now, before = getattr(board, name)[here], getattr(last, name)[there]
         same &= (now == before) | (np.isnan(now) & np.isnan(before))
     for name in ("objective", "queue"):
-        texts, texts_before = (np.array(getattr(each, name), dtype=object) for each in (board, last))
-        same &= np.asarray(texts[here] == texts_before[there], dtype=bool)
+        same &= np.asarray(getattr(board, name)[here] == getattr(last, name)[there], dtype=bool)
     was[here[~same]] = NONE
     return was
 

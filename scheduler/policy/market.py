@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from ..collecting import without_collector
 from ..types import Placement, Plan, Situation, WorkloadView
 from . import market_words as words
 from .auction import Lots, Outcome, auction, weigh_the_end
-from .bidding import SETTLING_S, Bidder, Bids
+from .bidding import SETTLING_S, Bidder, Bidders, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
 from .explaining import Heard, Said
@@ -75,12 +73,12 @@ class _Cycle(Turns):
         super().__init__(situation, heard)
         self.stays = Stays.of(situation)
         self.prices: dict[str, dict[str, float]] = {}
-        views = sorted(situation.workloads, key=attrgetter("submitted_s", "queued_s", "id"))
         supply = Supply(situation.snapshot)
         there = supply.total, supply.largest, supply.most, supply.largest_rentable
-        self.scene = heard.scene((there, situation.queues, self.quotas.price_usd_h), views)
-        self.quiet_s = max(0.0, self.now_s - views[-1].submitted_s) if views else 0.0
-        board = Board.of(views, tables, self.now_s)
+        self.scene = heard.scene((there, situation.queues, self.quotas.price_usd_h), situation.workloads)
+        board = Board.of(situation.workloads, tables, self.now_s)
+        self.ids: list[str] = board.id.tolist()
+        self.quiet_s = max(0.0, self.now_s - board.views[-1].submitted_s) if board.views else 0.0
         self.bids = ledger.bids(board, supply, self.now_s, self.stays.seconds, self.quotas, self.scene)
         self._sort_out()
         self._divide(supply)
@@ -99,8 +97,7 @@ class _Cycle(Turns):
         kept, settles_s = _kept(board, listed)
         rests = (board.held == NONE) & (board.not_before_s > self.now_s)
         bid = ~kept & (bids.cheapest != NONE) & ~rests
-        those = np.flatnonzero(bid).tolist()
-        self.bidders.update(zip(those, map(Bidder, repeat(bids), those), strict=False))
+        self.bidders = Bidders(bids, np.flatnonzero(bid))
         for index in np.flatnonzero(~bid).tolist():
             view = board.views[index]
             if kept[index]:
@@ -135,8 +132,9 @@ class _Cycle(Turns):
 
     def priorities(self) -> list[int]:
         """Of those that are not overdue, the highest first."""
-        overdue = self.bids.overdue.tolist()
-        return sorted({each.view.priority for n, each in self.bidders.items() if not overdue[n]}, reverse=True)
+        those = np.fromiter(self.bidders, dtype=np.int64)
+        found: list[int] = np.unique(self.bids.board.priority[those[~self.bids.overdue[those]]]).tolist()
+        return found[::-1]
 
     # Giving out
 
@@ -183,11 +181,11 @@ class _Cycle(Turns):
     def level(self, priority: int) -> None:
         """All of one priority. Whose bid wins something that it would rather wait than take, does not bid for that: the
         auction is held again without, some times at most, and the outcome of least predicted money counts."""
-        overdue, late = self.bids.overdue.tolist(), self.bids.late.tolist()
-        same = [each for n, each in self.bidders.items() if each.view.priority == priority and not overdue[n]]
-        self._serve([each for each in same if late[each.index]])
-        level = [each for each in same if not late[each.index]]
-        if not level:
+        those = np.fromiter(self.bidders, dtype=np.int64)
+        same = those[(self.bids.board.priority[those] == priority) & ~self.bids.overdue[those]]
+        self._serve([self.bidders[n] for n in same[self.bids.late[same]].tolist()])
+        level = same[~self.bids.late[same]]
+        if not len(level):
             return
         lots = self._lots(level)
         weigh_the_end(self.bids, lots, self.quiet_s)
@@ -198,7 +196,7 @@ class _Cycle(Turns):
         best: dict[str, Any] | None = None
         for _ in range(AUCTIONS):
             before, known = self._saved(), int(declined.sum())
-            self._give_out(level, lots, priority, declined)
+            self._give_out([self.bidders[n] for n in level.tolist()], lots, priority, declined)
             if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
                 best = self.__dict__
             if int(declined.sum()) == known:
@@ -207,14 +205,13 @@ class _Cycle(Turns):
         if best is not None:
             self.__dict__ = best
 
-    def _lots(self, level: Sequence[Bidder]) -> Lots:
+    def _lots(self, level: Ints) -> Lots:
         """The rows of these, and what is there for them."""
         board = self.bids.board
-        members = np.array([each.index for each in level], dtype=np.int64)
-        places = np.flatnonzero(np.bincount(board.place[self._rows(members)]))
+        places = np.flatnonzero(np.bincount(board.place[self._rows(level)]))
         types = np.flatnonzero(board.configurations.use[places].any(axis=0))
         names = [board.configurations.types[number] for number in types]
-        return Lots.of(self.bids, members, {name: self.floor.open.free(name) for name in names})
+        return Lots.of(self.bids, level, {name: self.floor.open.free(name) for name in names})
 
     def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
@@ -238,13 +235,13 @@ class _Cycle(Turns):
                 self._wait(each, keep=True)
             elif not self._declines_again(each, declined):
                 later.append(each)
-        self._give_what_is_left(level, later, found)
+        self._give_what_is_left(len(level), [each.index for each in later], found)
 
     def _is_here(self, row: int) -> bool:
         """Whether it runs on just this."""
         return int(self.bids.here[self.bids.board.owner[row]]) == row
 
-    def _give_out_to_many(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
+    def _give_out_to_many(self, level: Ints, lots: Lots, priority: int, declined: Flags) -> None:
         """As before, for many. Who would rather wait is found out for all at once, by what all others won; they bid no
         more for that, and for nothing dearer, and the auction is held again."""
         board = self.bids.board
@@ -263,18 +260,18 @@ class _Cycle(Turns):
             rows, which = board.rows_of(who)
             dearer = self.bids.money_usd[rows] >= self.bids.money_usd[now[who]][which]
             declined[rows[dearer & (rows != self.bids.here[who][which])]] = True
-        order = np.argsort(-found.density, kind="stable").tolist()
-        rows, possible = found.won.tolist(), self._possible(lots)
-        self._stay_all([level[n] for n in order if rows[n] != NONE and self._is_here(rows[n])])
-        for n in order:
-            each, row = level[n], rows[n]
-            if row == NONE and possible[n]:
-                continue
-            if row != NONE and each.view.id not in self.placements and not waits[each.index]:
+        order = np.argsort(-found.density, kind="stable")
+        won, members, possible = found.won[order], level[order], np.array(self._possible(lots))[order]
+        self._stay_all([self.bidders[n] for n in members[(won != NONE) & (self.bids.here[members] == won)].tolist()])
+        some = np.flatnonzero((won != NONE) | ~possible)
+        for n, row in zip(members[some].tolist(), won[some].tolist(), strict=True):
+            each = self.bidders[n]
+            if row != NONE and each.view.id not in self.placements and not waits[n]:
                 self._start(each, row)
             elif row == NONE and not self._free_rows(each):
                 self._wait(each, keep=True)
-        self._give_what_is_left(level, [level[n] for n in order if level[n].view.id not in self.placements], found)
+        later = [n for n in members.tolist() if self.ids[n] not in self.placements]
+        self._give_what_is_left(len(level), later, found)
 
     def _possible(self, lots: Lots) -> list[bool]:
         """By place in the level: whether there are enough devices for any of its configurations, whoever has them."""
@@ -282,43 +279,45 @@ class _Cycle(Turns):
         fits = np.asarray((lots.use[:, :types] <= lots.supply[:types]).all(axis=1))
         return [count > 0 for count in np.bincount(lots.member[fits[lots.column]], minlength=len(lots.level)).tolist()]
 
-    def _give_what_is_left(self, level: Sequence[Bidder], later: Sequence[Bidder], found: Outcome) -> None:
+    def _give_what_is_left(self, level: int, later: Sequence[int], found: Outcome) -> None:
         won = bool((found.won != NONE).any())
         said = self.explanations.keys()
-        left = [each for each in later if each.view.id not in said]
-        self.backlog = self.backlog if len(level) > DETAILED else None
-        for number, each in enumerate(left):
+        left = [n for n in later if self.ids[n] not in said]
+        self.backlog = self.backlog if level > DETAILED else None
+        for number, index in enumerate(left):
+            each = self.bidders[index]
             if self.waiting >= self.detailed:
                 self._give_the_rest(left[number:])
                 return
             if not self._fill(each):
                 self._wait(each, keep=not each.view.resumes or not won, found=found)
 
-    def _give_the_rest(self, left: Sequence[Bidder]) -> None:
+    def _give_the_rest(self, left: Sequence[int]) -> None:
         """As before, for those that are far behind: what each would start in is found out for all at once, and again
         after that was given out, as long as it goes on."""
-        for n in np.flatnonzero(self.bids.here[[each.index for each in left]] != NONE).tolist():
-            self._stay(left[n])
-        rest = [each for each in left if each.view.id not in self.placements]
+        those = np.array(left, dtype=np.int64)
+        for n in those[self.bids.here[those] != NONE].tolist():
+            self._stay(self.bidders[n])
+        rest = [n for n in left if self.ids[n] not in self.placements]
         for begin in range(0, len(rest), AT_ONCE):
             some = rest[begin : begin + AT_ONCE]
             for _ in range(LAPS):
                 if not some or not self.floor.actual.any_free:
                     break
                 some = self._start_some(some)
-        rest = [each for each in rest if each.view.id not in self.placements]
-        words_of = partial(self._say_far_behind, self.waiting)
-        self.explanations.later([each.view.id for each in rest], words_of, rest)
+        rest = [n for n in rest if self.ids[n] not in self.placements]
+        self.explanations.later([self.ids[n] for n in rest], partial(self._say_far_behind, self.waiting), rest)
 
-    def _start_some(self, those: Sequence[Bidder]) -> list[Bidder]:
+    def _start_some(self, those: Sequence[int]) -> list[int]:
         """Start who of these gains from what is free. Who of the others would have, before it was taken: if anything
         was."""
-        rows, known, late = self._may_start(those), self.bids.board.configurations, list[Bidder]()
+        rows, known = self._may_start(np.array(those, dtype=np.int64)), self.bids.board.configurations
+        late: list[int] = []
         could = np.flatnonzero(rows != NONE)
         places = self.bids.board.place[rows[could]]
         there = self.floor.actual.enough(known).tolist()
         for n, row, place in zip(could.tolist(), rows[could].tolist(), places.tolist(), strict=True):
-            if there[place] and self._start(those[n], row):
+            if there[place] and self._start(self.bidders[those[n]], row):
                 there = self.floor.actual.enough(known).tolist()
             else:
                 late.append(those[n])
@@ -453,10 +452,9 @@ class _Cycle(Turns):
         runs = np.flatnonzero(self.bids.board.running != NONE).tolist()
         running = [self.bidders[n].view for n in runs if n in self.bidders]
         moved = sum(self.placements.get(view.id) != view.placement for view in running)
+        bidders = [self.ids[n] for n in self.bidders] if self.patience else []
         patience = {
-            each.view.id: self.patience[each.view.id]
-            for each in self.bidders.values()
-            if each.view.id in self.patience and each.view.id not in self.placements
+            name: self.patience[name] for name in bidders if name in self.patience and name not in self.placements
         }
         memory = {
             "prices": self.prices,
@@ -471,7 +469,7 @@ class _Cycle(Turns):
         if not self.situation.snapshot.node_types:
             return plan
         worth = self.bids.time_usd_h.tolist()
-        return with_nodes(self.situation, plan, {each.view.id: worth[n] for n, each in self.bidders.items()})
+        return with_nodes(self.situation, plan, {self.ids[n]: worth[n] for n in self.bidders})
 
 
 def _kept(board: Board, listed: Ints) -> tuple[Flags, Floats]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from ..types import Explanation, Option, Placement, Situation
 from . import market_words as words
 from .auction import Backlog, Outcome, extra_usd_h
-from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
+from .bidding import BACKFILLS, SETTLING_S, Bidder, Bidders, Bids
 from .board import BUDGET, DEADLINE, NONE, Flags, Floats, Ints
 from .candidates import BUSY
 from .explaining import Explanations, Heard, Said
@@ -50,7 +49,7 @@ class Turns:
         self.quotas = Quotas.of(situation)
         self.backlog: Backlog | None = None
         """Where so many wait that promises do not tell how long it takes: how long."""
-        self.bidders: dict[int, Bidder] = {}
+        self.bidders = Bidders()
         self.heard = heard
         self.scene: object = None
         """What all explanations are about, beside their workload."""
@@ -170,19 +169,18 @@ class Turns:
 
     # Many at once
 
-    def _may_start(self, those: Sequence[Bidder]) -> Ints:
+    def _may_start(self, those: Ints) -> Ints:
         """Of many, the row that each would start in now: of what is free the least money, if waiting for another is not
         less; else `NONE`. Judged as if the nodes did not matter."""
         bids, board = self.bids, self.bids.board
-        indices = np.array([each.index for each in those], dtype=np.int64)
-        rows = self._rows(indices)
+        rows = self._rows(those)
         there = rows[self.floor.actual.enough(board.configurations)[board.place[rows]]]
         there = there[self.floor.open.enough(board.configurations)[board.place[there]] | self._borrowed(there)]
         first = there[np.argsort(-bids.money_usd[there], kind="stable")]
         now = np.full(len(board.views), NONE, dtype=np.int64)
         now[board.owner[first]] = first  # the least money comes last, and stays
         now[self._waiting_pays(now, self.timeline, self.floor.open)] = NONE
-        return now[indices]
+        return now[those]
 
     def _rows(self, indices: Ints) -> Ints:
         """What these workloads may take."""
@@ -211,9 +209,12 @@ class Turns:
         wait_s = self._waits_s(rows, who[which], timeline, free)
         total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[who[which]]
         less = np.flatnonzero(total < now_usd[which] - 1e-9)
-        rows, owner = rows[less], who[which[less]]
-        pays = total[less] < bids.least_usd(now[owner], rows, wait_s[less]) - 1e-9
-        found[owner[pays]] = True
+        rows, owner, total, wait_s = rows[less], who[which[less]], total[less], wait_s[less]
+        # The best first: where that pays, the others need not be looked at.
+        for these in (_least_of_each(owner, total), np.arange(len(owner))):
+            some = these[~found[owner[these]]]
+            pays = total[some] < bids.least_usd(now[owner[some]], rows[some], wait_s[some]) - 1e-9
+            found[owner[some[pays]]] = True
         return found
 
     def _waits_s(self, rows: Ints, owner: Ints, timeline: Timeline, free: Free) -> Floats:
@@ -261,9 +262,11 @@ class Turns:
 
     def _far_behind(self, each: Bidder, ahead: int) -> Said:
         """The very same words as in the last plan, where nothing about it has changed."""
-        return partial(self._say_far_behind, ahead, each)
+        return partial(self._say_far_behind, ahead, each.index)
 
-    def _say_far_behind(self, ahead: int, each: Bidder) -> Explanation:
+    def _say_far_behind(self, ahead: int, index: int) -> Explanation:
+        each = self.bidders[index]
+
         def words_now() -> Explanation:
             listed = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
             return words.far_behind(listed, ahead)
@@ -277,3 +280,13 @@ class Turns:
         codes = self.bids.code[rows.start : rows.stop]
         about = codes.tobytes(), ahead, view.remaining, view.placement, view.stopping, view.queue, view.one_node
         return self.heard.say(view.id, self.scene, view.estimates, about, words_now)
+
+
+def _least_of_each(owner: Ints, values: Floats) -> Ints:
+    """Of neighbours that have the same owner: where the least value is."""
+    first = np.flatnonzero(np.diff(owner, prepend=NONE))
+    if not len(first):
+        return first
+    least = np.repeat(np.minimum.reduceat(values, first), np.diff(np.append(first, len(owner))))
+    found = np.flatnonzero(values == least)
+    return found[np.flatnonzero(np.diff(owner[found], prepend=NONE))]
