@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..types import Explanation, Option, Placement, Situation
+from ..types import Configuration, Explanation, Option, Placement, Situation
 from . import market_words as words
 from .auction import Backlog, Outcome, extra_usd_h
 from .bidding import BACKFILLS, SETTLING_S, Bidder, Bidders, Bids
@@ -19,6 +20,8 @@ from .quotas import Quotas
 from .stays import numbers
 from .timeline import SOON_S, Floor, Free, Timeline
 
+Waits = Mapping[int, float | None]
+"""By row: seconds until it could start there; None where nobody can say."""
 PATIENCE = 3.0
 """For something better that is near, one waits so many times as long as was first said, ..."""
 PATIENCE_S = 600.0
@@ -111,12 +114,13 @@ class Turns:
             return 0.0
         return self.timeline.free_in_s(wanted, self.floor.open, each.view.one_node)
 
-    def _options(self, each: Bidder, taken: int | None = None) -> list[Option]:
-        """Every configuration with its money, waiting included, or the reason why it is out of the question. `taken`:
-        what it has already."""
+    def _options(self, each: Bidder, waits: Waits | None = None) -> list[Option]:
+        """Every configuration with its money, waiting included, or the reason why it is out of the question. `waits`:
+        of rows of which it is known how long they are waited for."""
+        known = waits or {}
         found = {option.estimate.configuration: option for option in each.refused}
         for offer in each.offers:
-            wait_s = 0.0 if offer.row == taken else self._wait_s(each, offer.row)
+            wait_s = known[offer.row] if offer.row in known else self._wait_s(each, offer.row)
             hours = 1.0 if offer.left_s is None else offer.seconds / 3600
             congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
             if wait_s is None:
@@ -136,7 +140,7 @@ class Turns:
         self.floor.release(placement)
         self.quotas.take(each.view.queue, placement.configuration, -1)
         try:
-            return self._options(each, taken)
+            return self._options(each, {taken: 0.0})
         finally:
             self.floor, self.quotas = now
 
@@ -198,23 +202,28 @@ class Turns:
     def _waiting_pays(self, now: Ints, timeline: Timeline, free: Free) -> Flags:
         """By workload, whether to wait for another of its rows is less money than what it could have `now` (a row, or
         `NONE`), as `_wait_that_pays`."""
-        bids, board = self.bids, self.bids.board
+        board = self.bids.board
         found = np.zeros(len(board.views), dtype=bool)
         who = np.flatnonzero(now != NONE)
+        # The best first: for whom that pays, the others need not be looked at.
+        found[who] = self._pays(now, self.bids.cheapest[who], who, timeline, free)
+        who = who[~found[who]]
         rows, which = board.rows_of(who)
-        now_usd = bids.money_usd[now[who]]
-        # What is dearer pays for no wait. What would be less: also after the wait, and also than to start now and move.
-        less = np.flatnonzero((bids.money_usd[rows] < now_usd[which]) & bids.usable[rows])
-        rows, which = rows[less], which[less]
-        wait_s = self._waits_s(rows, who[which], timeline, free)
-        total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[who[which]]
-        less = np.flatnonzero(total < now_usd[which] - 1e-9)
-        rows, owner, total, wait_s = rows[less], who[which[less]], total[less], wait_s[less]
-        # The best first: where that pays, the others need not be looked at.
-        for these in (_least_of_each(owner, total), np.arange(len(owner))):
-            some = these[~found[owner[these]]]
-            pays = total[some] < bids.least_usd(now[owner[some]], rows[some], wait_s[some]) - 1e-9
-            found[owner[some[pays]]] = True
+        rows, owner = rows[self.bids.usable[rows]], who[which[self.bids.usable[rows]]]
+        found[owner[self._pays(now, rows, owner, timeline, free)]] = True
+        return found
+
+    def _pays(self, now: Ints, rows: Ints, owner: Ints, timeline: Timeline, free: Free) -> Flags:
+        """Of each of these rows, of these workloads, whether to wait for it is less money than what it could have."""
+        bids, found = self.bids, np.zeros(len(rows), dtype=bool)
+        now_usd = bids.money_usd[now[owner]]
+        less = np.flatnonzero(bids.money_usd[rows] < now_usd)  # what is dearer pays for no wait
+        rows, owner = rows[less], owner[less]
+        wait_s = self._waits_s(rows, owner, timeline, free)
+        total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[owner]
+        some = np.flatnonzero(total < now_usd[less] - 1e-9)  # also than to start now, and move
+        least = bids.least_usd(now[owner[some]], rows[some], wait_s[some])
+        found[less[some]] = total[some] < least - 1e-9
         return found
 
     def _waits_s(self, rows: Ints, owner: Ints, timeline: Timeline, free: Free) -> Floats:
@@ -237,28 +246,55 @@ class Turns:
         if self.waiting >= self.detailed:
             self.explanations[each.view.id] = self._far_behind(each, self.waiting)
             return
-        options = self._options(each)
         self.predicted_usd += each.cheapest_usd
-        known = [o for o in options if o.reason is None and o.total_usd is not None and o.wait_s]
-        best = min(known, key=words.cheapest, default=None)
-        wanted = best.estimate.configuration if best is not None else None
+        waits = {row: self._wait_s(each, row) for row in each.rows}
+        best = self._best_wait(each, waits)
+        wanted = None if best is None else self.bids.board.configuration(best)
         if wanted is None and keep and (each.overdue or each.late):
-            busy = [o.estimate.configuration for o in options if o.reason is words.UNTIL_WHEN]
-            wanted = min(busy, key=lambda c: (c.devices, c), default=None)
+            wanted = self._busy(each, waits)
+        wait_s = None if best is None else waits[best]
         if wanted is not None:
-            if best is not None and best.wait_s and best.total_usd is not None:
-                self.predicted_usd += best.total_usd - each.cheapest_usd
-                self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
+            if best is not None and wait_s is not None:
+                self.predicted_usd += self._usd_then(each, best, wait_s) - each.cheapest_usd
+                self.timeline.promise(wanted, wait_s, each.of(best).estimate.seconds, self.floor.open)
             if keep:
-                self.floor.keep(wanted, None if best is None else best.wait_s, one_node=each.view.one_node)
+                self.floor.keep(wanted, wait_s, one_node=each.view.one_node)
         names = [] if wanted is None else [name for name, _ in wanted.groups]
         before = list({n: priority for name in names for n, priority in self.queued.get(name, ())}.values())
-        extra = None if found is None else extra_usd_h(each, found)
-        self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
+        said = partial(self._say_waits, each, waits, best, before, found)
+        self.explanations[each.view.id] = said if len(self.bidders) > DETAILED else said()
         if wanted is not None:
             self.waiting += 1
             for name in names:
                 self.queued.setdefault(name, []).append((self.waiting, each.view.priority))
+
+    def _usd_then(self, each: Bidder, row: int, wait_s: float) -> float:
+        """Money of a row that is waited for so long."""
+        return float(self.bids.money_usd[row]) + wait_s / 3600 * each.time_usd_h
+
+    def _best_wait(self, each: Bidder, waits: Waits) -> int | None:
+        """The row of least money of those that are busy, where somebody can say until when."""
+        known = {row: wait_s for row, wait_s in waits.items() if wait_s}
+        board = self.bids.board
+        return min(
+            known,
+            key=lambda row: (self._usd_then(each, row, known[row]), known[row], str(board.configuration(row))),
+            default=None,
+        )
+
+    def _busy(self, each: Bidder, waits: Waits) -> Configuration | None:
+        """The smallest configuration that is busy, nobody can say until when."""
+        busy = [self.bids.board.configuration(row) for row, wait_s in waits.items() if wait_s is None]
+        allowed = [each_ for each_ in busy if self.quotas.refusal(each.view.queue, each_) is None]
+        return min(allowed, key=lambda c: (c.devices, c), default=None)
+
+    def _say_waits(
+        self, each: Bidder, waits: Waits, best: int | None, before: Sequence[int], found: Outcome | None
+    ) -> Explanation:
+        options = self._options(each, waits)
+        wanted = None if best is None else self.bids.board.configuration(best)
+        chosen = next((option for option in options if option.estimate.configuration == wanted), None)
+        return words.waits(each, chosen, options, before, None if found is None else extra_usd_h(each, found))
 
     def _far_behind(self, each: Bidder, ahead: int) -> Said:
         """The very same words as in the last plan, where nothing about it has changed."""
@@ -280,13 +316,3 @@ class Turns:
         codes = self.bids.code[rows.start : rows.stop]
         about = codes.tobytes(), ahead, view.remaining, view.placement, view.stopping, view.queue, view.one_node
         return self.heard.say(view.id, self.scene, view.estimates, about, words_now)
-
-
-def _least_of_each(owner: Ints, values: Floats) -> Ints:
-    """Of neighbours that have the same owner: where the least value is."""
-    first = np.flatnonzero(np.diff(owner, prepend=NONE))
-    if not len(first):
-        return first
-    least = np.repeat(np.minimum.reduceat(values, first), np.diff(np.append(first, len(owner))))
-    found = np.flatnonzero(values == least)
-    return found[np.flatnonzero(np.diff(owner[found], prepend=NONE))]
