@@ -106,7 +106,7 @@ class Bids:
         """By workload: the row of least money, `NONE` where it can take none."""
         self.here: Ints = board.first_row(board.here & self.usable)
         """By workload: the row that it runs on and could go on with, or `NONE`."""
-        self.stays: Floats = self._stays(stay_s)
+        self._stay_s = stay_s
         self.bid: Floats = self._bid(worth) * self.stays
         fastest_s = board.least(np.where(self.usable, self.seconds, np.nan))
         self.overdue_s = np.maximum(np.clip(SOONER_TIMES * fastest_s, SOONEST_S, OVERDUE_S), OVERDUE_TIMES * fastest_s)
@@ -114,18 +114,26 @@ class Bids:
 
     @classmethod
     def joined(
-        cls, board: Board, supply: Supply, now_s: float, quotas: Quotas, parts: Sequence[tuple[Bids, Ints, Ints]]
+        cls,
+        board: Board,
+        supply: Supply,
+        now_s: float,
+        stay_s: float,
+        quotas: Quotas,
+        parts: Sequence[tuple[Bids, Ints, Ints]],
     ) -> Bids:
         """Those of a board whose workloads are all known, each with the same rows: bids, workloads of their board, and
         their places on this one."""
         found = cls.__new__(cls)
         found.board, found.supply, found.now_s, found.quotas = board, supply, now_s, quotas
         pairs = [(bids, bids.board.rows_of(there)[0], board.rows_of(here)[0]) for bids, there, here in parts]
-        for name in ("_left_s", "code", "free", "price_usd_h", "usable", "seconds", "money_usd", "stays", "bid"):
+        found._stay_s = stay_s
+        for name in ("_left_s", "code", "free", "price_usd_h", "seconds", "money_usd", "bid"):
             values = np.empty(len(board.owner), dtype=getattr(parts[0][0], name).dtype)
             for bids, rows, place in pairs:
                 values[place] = getattr(bids, name)[rows]
             setattr(found, name, values)
+        found.usable = found.code == OK
         for name in ("misses", "time_usd_h", "cheapest", "here", "overdue_s"):
             values = np.empty(len(board.views), dtype=getattr(parts[0][0], name).dtype)
             for bids, there, here in parts:
@@ -193,10 +201,11 @@ class Bids:
         found[board.owner[rows]] = rows
         return found
 
-    def _stays(self, stay_s: float) -> Floats:
+    @cached_property
+    def stays(self) -> Floats:
         """By row: what is bid more for where it runs, and less for where it does not."""
         board = self.board
-        lost = (board.startup_s + board.unsaved_s[board.owner]) / stay_s
+        lost = (board.startup_s + board.unsaved_s[board.owner]) / self._stay_s
         runs = board.running[board.owner] != NONE
         return np.where(runs, np.where(board.here, STAYS + lost, np.maximum(0.0, 1.0 - lost)), 1.0)
 

@@ -119,6 +119,7 @@ class Tables:
         self._numbers: dict[int, int] = {}
         self._estimates: list[Sequence[Estimate]] = []
         self._begin: Ints = np.zeros(1, dtype=np.int64)
+        # With space for more: what was given out of them before is never written again.
         self._place: Ints = np.zeros(0, dtype=np.int64)
         self._values: Floats = np.zeros((len(_VALUES), 0))
 
@@ -184,17 +185,20 @@ class Tables:
 
     def _read(self, new: Sequence[Sequence[Estimate]]) -> None:
         flat = list(chain.from_iterable(new))
-        values = np.empty((len(_VALUES), len(flat)))
+        begin, end = int(self._begin[-1]), int(self._begin[-1]) + len(flat)
+        if end > len(self._place):
+            place, stored = np.empty(end + end // 4, dtype=np.int64), np.empty((len(_VALUES), end + end // 4))
+            place[:begin], stored[:, :begin] = self._place[:begin], self._values[:, :begin]
+            self._place, self._values = place, stored
+        values = self._values[:, begin:end]
         for column, name in ((0, "seconds"), (1, "startup_s"), (2, "high_s"), (5, "price_usd_h")):
             values[column] = _numbers(name, flat)
         money = [each.money or _UNKNOWN for each in flat]
         values[4] = _numbers("compute_usd", money)
         values[3] = values[4] + (_numbers("storage_usd", money) + _numbers("communication_usd", money))
         values[6] = [each.infeasible is not None for each in flat]
-        ends = self._begin[-1] + np.cumsum([len(estimates) for estimates in new], dtype=np.int64)
-        self._begin = np.concatenate([self._begin, ends])
-        self._place = np.concatenate([self._place, self.configurations.numbers(flat)])
-        self._values = np.hstack([self._values, values])
+        self._place[begin:end] = self.configurations.numbers(flat)
+        self._begin = np.append(self._begin, begin + np.cumsum([len(each) for each in new], dtype=np.int64))
         for estimates in new:
             self._numbers[id(estimates)] = len(self._estimates)
             self._estimates.append(estimates)  # so that its id stays its own
@@ -380,7 +384,7 @@ class Board:
         rest_usd = self.usd - self.compute_usd
         usd = rest_usd + self.compute_usd * (self.startup_s + work_s) / np.maximum(self.seconds, 1e-9)
         over = ~holds & (usd > self.budget_usd[self.owner])
-        return np.select([self.infeasible & ~holds, too_many, over], [INFEASIBLE, COUNT, BUDGET], OK)
+        return np.select([self.infeasible & ~holds, too_many, over], [INFEASIBLE, COUNT, BUDGET], OK).astype(np.int8)
 
 
 def _as_they_came(columns: Mapping[str, Any]) -> Ints:

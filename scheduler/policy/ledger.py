@@ -35,7 +35,7 @@ class Ledger:
         else:
             part = Bids(board.part(others), supply, now_s, stay_s, quotas)
             parts = (last, was[same], same), (part, np.arange(len(others)), others)
-            found = Bids.joined(board, supply, now_s, quotas, parts)
+            found = Bids.joined(board, supply, now_s, stay_s, quotas, parts)
         self._last, self._scene = copy.copy(found), scene
         self._last.bid = found.bid.copy()  # others are raised for what they weigh on the end
         return found

@@ -84,7 +84,7 @@ class _Cycle(Turns):
         self._divide(supply)
         self.floor = Floor(vacated(situation, self.placements))
         runs = np.flatnonzero(board.held != NONE).tolist()
-        held = [self.bidders[n].view for n in runs if n in self.bidders]
+        held = [board.views[n] for n in runs if n in self.bidders]
         self.lent = {view.id: view.placement for view in held if view.placement}
         self.floor.lend_all(self.lent.values())
 
@@ -450,7 +450,7 @@ class _Cycle(Turns):
     def plan(self) -> Plan:
         """What was decided."""
         runs = np.flatnonzero(self.bids.board.running != NONE).tolist()
-        running = [self.bidders[n].view for n in runs if n in self.bidders]
+        running = [self.bids.board.views[n] for n in runs if n in self.bidders]
         moved = sum(self.placements.get(view.id) != view.placement for view in running)
         bidders = [self.ids[n] for n in self.bidders] if self.patience else []
         patience = {
