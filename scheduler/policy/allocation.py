@@ -325,7 +325,7 @@ def _climb(problem: _Problem, start: Floats | None) -> _Climbed:
     before = np.zeros(len(prices))
     best, bound, stale, market = prices, -np.inf, 0, _Market(problem)
     least_gain, rounds = _LEAST_CLIMBED if len(problem.rows) > _SWAP_JOBS else (1e-9, _STALE_ROUNDS)
-    counted = -np.finfo(float).max
+    counted = -float(np.finfo(float).max)
     for _ in range(_CLIMB_ROUNDS):
         paid, held = market.ask(prices)
         dual = paid - float(prices @ problem.supply)
