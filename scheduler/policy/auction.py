@@ -252,7 +252,7 @@ class Backlog:
         for number in np.flatnonzero(holds.sum(axis=1) > 1).tolist():  # several types: the longest wait
             mine = np.flatnonzero(place == number)
             found[mine] = self.ahead_s[column[holds[number]]][:, turn[mine]].max(axis=0)
-        return found
+        return np.asarray(found)
 
 
 def auction(

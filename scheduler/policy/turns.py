@@ -237,7 +237,7 @@ class Turns:
                 free_s = timeline.free_in_s(known.known[number], free, one_node)
                 waits_s[int(one_node), number] = np.nan if free_s is None else free_s
         found = waits_s[alone.astype(int), place]
-        return found if self.backlog is None else found + self.backlog.seconds_of(owner, place, known)
+        return np.asarray(found if self.backlog is None else found + self.backlog.seconds_of(owner, place, known))
 
     # Waiting
 
