@@ -324,16 +324,19 @@ def _climb(problem: _Problem, start: Floats | None) -> _Climbed:
     step = scale * (0.25 if start is None else 0.02)
     before = np.zeros(len(prices))
     best, bound, stale, market = prices, -np.inf, 0, _Market(problem)
-    least_gain, rounds = _LEAST_CLIMBED if len(problem.rows) > _SWAP_JOBS else (1e-9, _STALE_ROUNDS)
-    counted = -float(np.finfo(float).max)
+    many = len(problem.rows) > _SWAP_JOBS
+    least_gain, rounds = _LEAST_CLIMBED if many else (1e-9, _STALE_ROUNDS)
+    counted = bound
     for _ in range(_CLIMB_ROUNDS):
         paid, held = market.ask(prices)
         dual = paid - float(prices @ problem.supply)
         stale += 1
         if dual > counted + least_gain * abs(counted):
-            stale, counted = 0, dual
+            stale = 0
         if dual > bound:
             best, bound = prices, dual
+        if not many or stale == 0 or counted == -np.inf:
+            counted = bound
         excess = held - problem.supply
         toward = np.sign(excess)
         toward[(prices <= 0) & (excess < 0)] = 0
