@@ -33,15 +33,14 @@ _LOOKED_BELOW = 0.8
 """Of the prices that a climb begins with: lower ones are hardly met."""
 _STALE_ROUNDS = 12
 _LEAST_CLIMBED = 1e-4, 8
-"""Of many jobs the climb is over when the dual value has risen by less than this share in so many rounds: whole
-configurations are farther from it than that."""
+"""A climb of many jobs ends when it rose by less than this share in so many rounds: whole ones are farther off."""
 _CLOSE = 1e-3
 _SWAP_PAIRS = 400_000
 _SWAP_ROUNDS = 40
 _SWAP_JOBS = 1000
 """With more jobs than this a pair matters too little to be searched for."""
 _ENOUGH = 1e-3
-"""Of so many, an answer that is within this share of the bound is not tried to be bettered from another start."""
+"""Of many, an answer within this share of the bound is not bettered from another start."""
 _LEAST_GAIN = 1e-12
 _LOOKED_AT = 256
 _LEAST_KEPT = 0.2
@@ -262,8 +261,8 @@ class _Problem:
 
 
 class _Market:
-    """What is cheapest for every job at prices that change little. Who waits at the lowest prices that were looked at
-    waits at all higher ones too, and is left out: of a long queue that is most, and nothing comes out differently."""
+    """What is cheapest for every job at prices that change little. Who waits at the lowest prices looked at waits at all
+    higher ones, and is left out: of a long queue that is most."""
 
     def __init__(self, problem: _Problem) -> None:
         self.problem = problem
@@ -293,9 +292,9 @@ class _Market:
 
     def choice(self, prices: Floats) -> Ints:
         """Per job the cheapest choice at these prices."""
-        open_ = self._cheapest(prices)[0]
-        found = np.full(len(self.problem.rows), len(self.problem.use) - 1, dtype=np.int64)
-        found[self._open] = open_
+        choice = self._cheapest(prices)[0]
+        found = np.full(len(self.problem.rows), len(self.problem.use) - 1)
+        found[self._open] = choice
         return found
 
     def _cheapest(self, prices: Floats) -> tuple[Ints, Floats]:
@@ -322,9 +321,8 @@ def _climb(problem: _Problem, start: Floats | None) -> _Climbed:
     scale = _price_scale(problem)
     prices = np.zeros(len(problem.supply)) if start is None else np.maximum(0.0, np.asarray(start, dtype=float))
     step = scale * (0.25 if start is None else 0.02)
-    before = np.zeros(len(prices))
+    before, many = np.zeros(len(prices)), len(problem.rows) > _SWAP_JOBS
     best, bound, stale, market = prices, -np.inf, 0, _Market(problem)
-    many = len(problem.rows) > _SWAP_JOBS
     least_gain, rounds = _LEAST_CLIMBED if many else (1e-9, _STALE_ROUNDS)
     counted = bound
     for _ in range(_CLIMB_ROUNDS):
@@ -335,8 +333,7 @@ def _climb(problem: _Problem, start: Floats | None) -> _Climbed:
             stale = 0
         if dual > bound:
             best, bound = prices, dual
-        if not many or stale == 0 or counted == -np.inf:
-            counted = bound
+        counted = bound if not many or stale == 0 or counted == -np.inf else counted
         excess = held - problem.supply
         toward = np.sign(excess)
         toward[(prices <= 0) & (excess < 0)] = 0
