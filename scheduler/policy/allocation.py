@@ -261,8 +261,8 @@ class _Problem:
 
 
 class _Market:
-    """What is cheapest for every job at prices that change little. Who waits at the lowest prices looked at waits at all
-    higher ones, and is left out: of a long queue that is most."""
+    """What is cheapest for every job at prices that change little. Who waits at the lowest prices looked at waits
+    at all higher ones, and is left out: of a long queue that is most."""
 
     def __init__(self, problem: _Problem) -> None:
         self.problem = problem
