@@ -28,6 +28,8 @@ class JobStatus:
     error_type: str
     started_s: float | None
     ended_s: float | None
+    exit_code: int | None = None
+    """Of the driver's process, where it ended by itself."""
 
 
 class JobExists(Exception):
@@ -145,6 +147,7 @@ def _status(job: Mapping[str, Any]) -> JobStatus:
         error_type=str(job.get("error_type") or ""),
         started_s=_seconds(job.get("start_time")),
         ended_s=_seconds(job.get("end_time")),
+        exit_code=job.get("driver_exit_code"),
     )
 
 

@@ -219,7 +219,7 @@ class Engine:
         if not run.ended:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
-                self._executor.stop(record.run_id)
+                self._executor.stop(record.run_id, moves.grace_s(record))
             if record.state == "starting" and progress.phase != "starting":
                 event = self._event("running", "its body reported the first step or row", record.id)
                 self._store.put(replace(record, state="running"), event)
@@ -391,7 +391,7 @@ class Engine:
                 self._start(record, action, snapshot)
             case Stop(cause=cause):
                 self._store.put(replace(record, state="stopping"), self._event("stopping", cause, record.id))
-                self._executor.stop(record.run_id)
+                self._executor.stop(record.run_id, moves.grace_s(record))
             case Drop(cause=cause):
                 after = replace(record, state="cancelled", message=cause, ended_s=self._clock())
                 self._store.put(after, self._event("cancelled", cause, record.id))

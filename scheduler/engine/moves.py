@@ -79,7 +79,8 @@ def ended(
         return after, Event("cancelled", "its processes are gone, as the user wanted", record.id)
     if record.state == "stopping":
         after = replace(released, state="queued", queued_s=now_s)
-        return after, Event("queued", "stopped for the plan; goes on later", record.id)
+        lost = lost_work(record, progress, now_s)
+        return after, Event("queued", "stopped for the plan; goes on later", record.id, data=lost)
     after, event = _not_succeeded(record, released, run, progress, now_s if seen_s is None else seen_s)
     return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
 
@@ -103,7 +104,7 @@ def _not_succeeded(
         what = f"failed ({failures} of {retries + 1})"
     delay_s = max(0.0, (after.not_before_s or now_s) - now_s)
     cause = f"attempt {record.attempt} {what}: {message}"
-    return after, Event("retry", cause, record.id, data={"delay_s": delay_s})
+    return after, Event("retry", cause, record.id, data={"delay_s": delay_s, **lost_work(record, progress, now_s)})
 
 
 def _with_its_place_kept(record: Record, now_s: float) -> Record:
@@ -166,12 +167,31 @@ def waited_s(record: Record, now_s: float) -> float:
 
 
 def unsaved_s(record: Record, progress: Progress, now_s: float) -> float:
-    """Seconds of the present attempt whose work a stop would lose: for training, since its last checkpoint or since it
-    began. Nothing of inference, but for the seconds that its blocks in flight take; what begins again anyhow is not
-    stopped for a plan."""
-    if record.kind != "train" or record.placement is None or record.started_s is None:
+    """Seconds of the present attempt whose work a stop would lose: for a user's own training, since its last checkpoint
+    or since it began. Nothing of the built-in one, which saves first, nor of inference, which finishes its blocks; what
+    begins again anyhow is not stopped for a plan."""
+    own = record.kind == "train" and record.spec.get("entrypoint") is not None
+    if not own or record.placement is None or record.started_s is None:
         return 0.0
     return min(max(0.0, now_s - record.started_s), progress.unsaved_s(now_s))
+
+
+def grace_s(record: Record) -> float:
+    """Seconds that a run which is being stopped may take to save and end: none where the user wants it gone."""
+    return 0.0 if record.cancel_requested else record.workload_spec().grace
+
+
+def lost_work(record: Record, progress: Progress, ended_s: float) -> dict[str, float]:
+    """What an attempt that ended at `ended_s` had done and does not keep: as a share of all the work, which counts what
+    was reported (about once a second), and in seconds since what is kept was saved."""
+    resumes = record.kind in RESUMES
+    done = max(record.fraction, progress.fraction)
+    kept = max(record.fraction, progress.saved) if resumes else 0.0
+    told = progress.total_steps is not None or progress.total_rows is not None
+    if resumes and told and done <= kept:
+        return {"lost_fraction": 0.0, "lost_s": 0.0}
+    last_s = min(ended_s, progress.last_s or ended_s)  # what came after its last word was no work
+    return {"lost_fraction": max(0.0, done - kept), "lost_s": round(progress.unsaved_s(last_s), 3)}
 
 
 def received_s(record: Record, now_s: float) -> dict[str, float]:
