@@ -15,7 +15,8 @@ Progress records, all with `t` (Unix seconds) and `kind`:
     timing   {device_type, count, seconds, samples, tokens, unit: "step" | "row" | "batch", precision}
              measured work, for calibration: `seconds` spent by each of `count` devices working together (a gang of
              shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all;
-             training adds `steps`
+             training adds `steps`; a gang of several types writes one record a type, of its shards' own compute:
+             count 1, all steps of all of them, and `gang`, the number of all shards
     rates    {device_type, shards, flops: {precision: FLOP/s}, bandwidth_bytes_s, elementwise_bytes_s, launch_s,
              reduce_bytes_s}                                           benchmark: one record for each device type
              medians over `shards` devices: a matrix product by precision, bytes read and written by a copy and by

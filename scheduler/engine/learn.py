@@ -4,7 +4,7 @@ object it is given."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.types import Snapshot
 
@@ -14,7 +14,7 @@ from ..estimate.device_rates import DeviceRates, believable
 from ..estimate.expectation import expectation, expected_work_s
 from ..estimate.work import Work
 from ..types import Configuration
-from .progress import Progress
+from .progress import Progress, Timing
 
 NOISE = 0.05
 """How far a run's own steps may be from those that were timed."""
@@ -32,7 +32,7 @@ def learn(
     a sentence for every measurement that was refused as absurd."""
     refused = []
     for timing in progress.timings:
-        expected = expectation(work, timing.device_type, timing.count, timing.samples, facts)
+        expected = expectation(_timed(work, timing), timing.device_type, timing.count, timing.samples, facts)
         if expected is not None and not expected.learn(calibration, timing.seconds):
             measured = f"{timing.seconds:.3g} s measured where {expected.seconds:.3g} s were predicted"
             refused.append(f"{measured}: not believed")
@@ -48,6 +48,13 @@ def learn(
             seconds = max(prior_s / 10, beside_s)
             calibration.observe_overhead(work.kind, work.family, configuration.devices, seconds)
     return refused
+
+
+def _timed(work: Work, timing: Timing) -> Work:
+    """The work as it was timed: a shard in a gang of several types computes its part of each batch by itself."""
+    if not timing.gang or not timing.steps:
+        return work
+    return replace(work, batch_size=max(1, round(timing.samples / timing.steps)))
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,12 @@ def _learn_history(
 
 def _measured_work_s(work: Work, configuration: Configuration, progress: Progress, facts: Facts) -> float | None:
     """Seconds that all of the work takes at the measured speeds; None where a device type was not measured. The rates
-    of replicas add up; a gang has one, which also holds for the rows it only evaluates."""
+    of replicas add up; a gang has one, which also holds for the rows it only evaluates. One of several types was not
+    timed as a whole: its shards' own compute leaves out what they waited for."""
     measured = {timing.device_type: timing for timing in progress.timings}
     if set(measured) != {name for name, _ in configuration.groups} or work.samples is None:
+        return None
+    if work.training and len(configuration.groups) > 1:
         return None
     if work.kind == "batch-infer":
         rates = (count * measured[name].samples / measured[name].seconds for name, count in configuration.groups)

@@ -12,11 +12,12 @@ from typing import Any
 
 import ray
 
-from ..errors import WorkloadFailed
+from ..errors import WorkloadFailed, WorkloadStopped
 from ..job import Job, ProgressWriter
 from ..spec import Command
 from .folders import claim, local_folder
 from .placement import gang, in_bundle, merged, remote_options
+from .stop_watch import StopWatch
 
 GRACE_S = 5.0
 NOT_RUNNABLE = (126, 127)
@@ -35,6 +36,7 @@ class CommandRunner:
     def __init__(self, command: str, env: Mapping[str, str]) -> None:
         self._command, self._env = command, dict(env)
         self._process: subprocess.Popen[bytes] | None = None
+        self._unwanted = False
 
     def run(self) -> Iterator[bytes | int]:
         """Yield what the command prints as it comes, then its exit code."""
@@ -47,6 +49,8 @@ class CommandRunner:
             start_new_session=True,
         )
         self._process = process
+        if self._unwanted:
+            self.stop()
         watchdog = subprocess.Popen(
             ["bash", "-c", _WATCHDOG, "watchdog", str(process.pid)],
             stdin=subprocess.PIPE,
@@ -66,15 +70,19 @@ class CommandRunner:
             watchdog.stdin.close()
             watchdog.wait()
 
-    def stop(self) -> None:
-        """End the whole process group: SIGTERM, then SIGKILL after a grace period."""
+    def stop(self, grace_s: float = GRACE_S) -> bool:
+        """End the whole process group: SIGTERM, then SIGKILL after a grace period (seconds). Returns whether it was
+        there to be ended."""
         if self._process is None:
-            return
+            self._unwanted = True
+            return True
+        alive = _group_alive(self._process)
         _signal_group(self._process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + grace_s
         while time.monotonic() < deadline and _group_alive(self._process):
             time.sleep(0.05)
         _signal_group(self._process.pid, signal.SIGKILL)
+        return alive
 
 
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
@@ -92,12 +100,16 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
             .remote(spec.command, _environment(job, spec))
         )
         progress.write("phase", phase="running")
+        stops: list[Any] = []
         try:
-            code = _follow(runner)
+            with StopWatch(job.stop_path, lambda stop: stops.append(runner.stop.remote(stop.left_s))):
+                code = _follow(runner)
         except BaseException:
             # Stopped, or the stream broke: the group must be gone before the placement group is given back.
             ray.wait([runner.stop.remote()], timeout=GRACE_S + 2)
             raise
+        if stops and ray.get(stops[0]):
+            raise WorkloadStopped("the command was ended as it was asked to")
     if code != 0:
         raise WorkloadFailed(_why(code), retryable=code not in NOT_RUNNABLE)
     return {"outputs": {"output": job.output}, "metrics": {}}
