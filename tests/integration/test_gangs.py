@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from .conftest import Attempt, Nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(3000)]
 
 A100 = "A100-SXM4-40GB"
-STEPS = 60
+STEPS = 120
 NEARLY = {"rtol": 2e-3, "atol": 1e-4}
-"""Sums of the same numbers in another order, over 60 steps."""
+"""Sums of the same numbers in another order, over all steps."""
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def noting(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Driver:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Four epochs of 15 steps; no checkpoint but after an epoch and when a run is stopped."""
+    """Eight epochs of 15 steps; no checkpoint but after an epoch and when a run is stopped."""
     folder = tmp_path_factory.mktemp("training")
-    options = {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3, "max_length": 16}
+    options = {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3, "max_length": 16}
     spec = {"kind": "train", "input": str(make_tokens(folder / "tokens")), "model": make_model(folder / "model")}
     return {**spec, "hyperparameters": options, "checkpoint_every": "1h"}
 
@@ -79,19 +79,19 @@ def test_preempted_training_sees_every_row_once_on_whatever_devices(
     noting: Driver, nodes: Nodes, training: dict[str, Any], undisturbed: Attempt
 ) -> None:
     gangs: list[list[Shard]] = [
-        [nodes.shard("T4", 0.05), nodes.shard("T4", 0.05)],
-        [nodes.shard(A100, 0.05)],
-        [replace(nodes.shard("T4", 0.05), speed=1.0), replace(nodes.shard(A100, 0.1), speed=2.0)],
+        [nodes.shard("T4", 0.02), nodes.shard("T4", 0.02)],
+        [nodes.shard(A100, 0.02)],
+        [replace(nodes.shard("T4", 0.02), speed=1.0), replace(nodes.shard(A100, 0.04), speed=2.0)],
         [nodes.shard("T4")],
     ]
-    stops = sorted(np.random.default_rng().choice(np.arange(3, 50), size=3, replace=False).tolist())
-    print("stopped at", stops)
+    after = np.random.default_rng().integers(1, 12, size=3).tolist()
+    print("asked to stop after so many steps:", after)
     done: list[Note] = []
-    for number, (gang, at) in enumerate(zip(gangs, [*stops, None], strict=True), start=1):
+    for number, (gang, at) in enumerate(zip(gangs, [*after, None], strict=True), start=1):
         if at is None:
             attempt = noting.run("preempted", training, gang, attempt=number)
         else:
-            attempt = stopped_at(noting, "preempted", training, gang, max(at, len(by_step(done)) + 1), number)
+            attempt = stopped_at(noting, "preempted", training, gang, len(by_step(done)) + at, number)
             assert attempt.code == 143, attempt.log
             assert not attempt.kinds("done")
             assert not attempt.kinds("failed")

@@ -40,7 +40,8 @@ def share(batch: IndexArray, rank: int, weights: Sequence[float]) -> IndexArray:
     positions = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
     owners = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((owners, positions))
-    return batch[owners[order] == rank]
+    mine: IndexArray = batch[owners[order] == rank]
+    return mine
 
 
 def row_counts(rows: int, weights: Sequence[float]) -> list[int]:

@@ -4,11 +4,9 @@ The hook runs when the gradients of a bucket are ready, before they are sent. On
 what it computed; on CUDA, where kernels run behind the host, it is the time between two events on the device.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
+# No postponed annotations here: DDP compares those of a hook with the types themselves.
 import torch
+from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from .emulation import Pacer
@@ -63,7 +61,7 @@ def own_time(device: torch.device, pacer: Pacer) -> OwnTime:
     return CudaTime() if device.type == "cuda" else HostTime(pacer)
 
 
-def reduce_when_ready(own: OwnTime, bucket: Any) -> Any:
+def reduce_when_ready(own: OwnTime, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
     """A communication hook of DDP: takes the time, then averages the gradients as DDP does by itself."""
     own.ready()
     return allreduce_hook(None, bucket)
