@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workloads.bodies.stop_watch import StopWatch, end_after_checkpoint, go_on
+from workloads.bodies.stop_watch import StopRequests, StopWatch, end_after_checkpoint, go_on
 from workloads.job import ProgressWriter
 from workloads.stopping import request_stop
 
@@ -104,3 +104,61 @@ def test_a_body_that_ends_while_its_checkpoint_is_waited_for_is_done(tmp_path: P
         request_stop(tmp_path / "w.stop", time.time() + 1e6)
         assert asked.wait(LONG_S)
     assert ended.calls == 0
+
+
+class Answers:
+    """Stands in for the relay: what it says, and when its answers are there."""
+
+    def __init__(self) -> None:
+        self.deadline_s: float | None = None
+        self.asked, self.there = 0, True
+        self.waits_s: list[float] = []
+        self.stop_deadline_s = self
+
+    def remote(self) -> float | None:
+        self.asked += 1
+        return self.deadline_s
+
+    def wait(self, questions: list[float | None], timeout: float) -> tuple[list[float | None], list[float | None]]:
+        self.waits_s.append(timeout)
+        return (questions, []) if self.there else ([], questions)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    import ray
+
+    found = Answers()
+    monkeypatch.setattr(ray, "wait", found.wait)
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    return found
+
+
+def test_the_relay_is_asked_about_once_a_second(answers: Answers) -> None:
+    now = [0.0]
+    requests = StopRequests(answers, clock=lambda: now[0])
+    for _ in range(100):
+        assert not requests.come()
+        now[0] += 0.1
+    assert 9 <= answers.asked <= 11
+    answers.deadline_s = 77.0
+    now[0] += 1.0
+    assert requests.come()
+    assert requests.deadline_s == 77.0
+    asked = answers.asked
+    now[0] += 10.0
+    assert requests.come()
+    assert answers.asked == asked, "what has come does not go"
+
+
+def test_an_answer_is_waited_for_a_hundredth_of_a_step_at_most(answers: Answers) -> None:
+    now = [0.0]
+    requests = StopRequests(answers, clock=lambda: now[0])
+    answers.there, answers.deadline_s = False, 77.0
+    for step_s in (0.0, 0.05, 2.0, 600.0):
+        now[0] += step_s
+        assert not requests.come()
+    assert answers.waits_s == [0.0, 0.0005, 0.02, 0.1]
+    assert answers.asked == 1, "one question at a time"
+    answers.there = True
+    assert requests.come()
