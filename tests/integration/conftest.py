@@ -196,7 +196,7 @@ class Driver:
     def progress(self, name: str) -> Path:
         return self.folder / name / "progress.jsonl"
 
-    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 300) -> dict[str, Any]:
+    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 600) -> dict[str, Any]:
         """The first such record."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

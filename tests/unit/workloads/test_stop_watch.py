@@ -158,7 +158,7 @@ def test_an_answer_is_waited_for_a_hundredth_of_a_step_at_most(answers: Answers)
     for step_s in (0.0, 0.05, 2.0, 600.0):
         now[0] += step_s
         assert not requests.come()
-    assert answers.waits_s == [0.0, 0.0005, 0.02, 0.1]
+    assert answers.waits_s == pytest.approx([0.0, 0.0005, 0.02, 0.1])
     assert answers.asked == 1, "one question at a time"
     answers.there = True
     assert requests.come()
