@@ -73,7 +73,7 @@ def make_tokens(folder: Path, rows: int = 240, validation: int = 60) -> Path:
 
 
 def make_model(folder: Path, hidden: int = 32) -> str:
-    """A tiny BERT without dropout, so that its losses do not depend on who computes which row."""
+    """A tiny BERT without dropout (with `pooling: cls`: the other head has its own), so that its losses do not depend on who computes which row."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 

@@ -37,7 +37,7 @@ def noting(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Driver:
 def training(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Eight epochs of 15 steps; no checkpoint but after an epoch and when a run is stopped."""
     folder = tmp_path_factory.mktemp("training")
-    options = {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3, "max_length": 16}
+    options = {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3, "max_length": 16, "pooling": "cls"}
     spec = {"kind": "train", "input": str(make_tokens(folder / "tokens")), "model": make_model(folder / "model")}
     return {**spec, "hyperparameters": options, "checkpoint_every": "1h"}
 
