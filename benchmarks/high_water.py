@@ -1,5 +1,5 @@
-"""The service at its high water: ten thousand workloads wait, a thousand run, and users go on asking. Writes its section
-of docs/reliability.md.
+"""The service at its high water: ten thousand workloads wait, a thousand run, and users go on asking. Writes its
+section of docs/reliability.md.
 
 python -m benchmarks.high_water [--queued N] [--running N] [--cycles N] [--requests N] [--hours N] [--out FILE]
 
@@ -217,9 +217,10 @@ def section(found: Measured, resident: Sequence[float]) -> str:
     where = f"{day}, {os.cpu_count()} cores ({platform.machine()}), load {load:.1f}, Python {platform.python_version()}"
     text = f"""## High water
 
-`python -m benchmarks.high_water` ({where}): {found.queued:,} workloads wait and {found.running:,} run on a fake cluster, with
-the real store (SQLite), engine, policy `market`, API and HTTP server in one process. The engine plans all the time while a
-client in another process submits, and asks for a page of 100. The first cycle looks at all of them anew: {found.first_cycle_s:.1f} s.
+`python -m benchmarks.high_water` ({where}):
+{found.queued:,} workloads wait and {found.running:,} run on a fake cluster, with the real store (SQLite), engine, policy
+`market`, API and HTTP server in one process. The engine plans all the time while a client in another process submits, and
+asks for a page of 100. The first cycle looks at all of them anew: {found.first_cycle_s:.1f} s.
 
 {table}
 """

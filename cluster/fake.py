@@ -29,6 +29,10 @@ class Script:
     message: str = "failed as scripted"
     records: Sequence[tuple[float, ProgressRecord]] = ()
     """Progress records with the second at which each is written; phase `running` and `done` are added."""
+    stop_s: float = 0.0
+    """Seconds it takes to save and end once it is asked to, where it has begun to work."""
+    saves: Sequence[ProgressRecord] = ()
+    """What it writes as it ends, where it was given the time."""
     logs: str = ""
 
     @property
@@ -51,6 +55,7 @@ class _Run:
     ended_early_s: float | None = None
     early_state: RunState = "stopped"
     early_message: str = ""
+    saved: bool = False
 
     @property
     def end_s(self) -> float:
@@ -58,7 +63,8 @@ class _Run:
         return scripted if self.ended_early_s is None else min(scripted, self.ended_early_s)
 
     def state_at(self, now_s: float) -> tuple[RunState, str]:
-        if self.ended_early_s is not None and self.ended_early_s < self.started_s + self.script.end_s:
+        early_s = self.ended_early_s
+        if early_s is not None and early_s < self.started_s + self.script.end_s and now_s >= early_s:
             return self.early_state, self.early_message
         if now_s >= self.end_s:
             return ("failed", self.script.message) if self.script.fails else ("succeeded", "")
@@ -74,6 +80,8 @@ class _Run:
             end_s = begin_s + script.end_s
             records.append((end_s, _record("done", end_s, outputs={}, metrics={})))
         last_s = self.end_s if self.ended_early_s is None else self.ended_early_s
+        if self.saved:
+            records += [(last_s, {"t": last_s, **record}) for record in self.script.saves]
         return sorted((each for each in records if each[0] <= last_s), key=lambda each: each[0])
 
 
@@ -150,12 +158,18 @@ class FakeCluster:
         self._require_reachable()
         return {run_id: self._observation(run_id) for run_id in run_ids}
 
-    def stop(self, run_id: str) -> None:
-        """End a run now; nothing where it has ended or is not known."""
+    def stop(self, run_id: str, grace_s: float = 0.0) -> None:
+        """End a run now, or as its script says once it is asked to; nothing where it has ended or is not known."""
         self._require_reachable()
         run = self._world.runs.get(run_id)
-        if run is not None and self._is_active(run):
+        if run is None or not self._is_active(run):
+            return
+        if grace_s <= 0:
             self._end(run, "stopped", "")
+        elif run.ended_early_s is None:
+            begun = self._now() >= run.started_s + run.script.startup_s
+            wants_s = run.script.stop_s if begun else 0.0
+            self._end(run, "stopped", "", after_s=min(wants_s, grace_s), saved=begun and wants_s <= grace_s)
 
     def progress(self, run_id: str) -> Sequence[ProgressRecord]:
         """Records that came due since the last call of this view."""
@@ -217,8 +231,9 @@ class FakeCluster:
                 f"{resource} on node {node_id} is held twice: {amount:g} of {devices.total} by {holders}"
             )
 
-    def _end(self, run: _Run, state: RunState, message: str) -> None:
-        run.ended_early_s, run.early_state, run.early_message = self._now(), state, message
+    def _end(self, run: _Run, state: RunState, message: str, after_s: float = 0.0, saved: bool = False) -> None:
+        run.ended_early_s, run.early_state, run.early_message = self._now() + after_s, state, message
+        run.saved = saved
 
     def _is_active(self, run: _Run) -> bool:
         return self._now() < run.end_s

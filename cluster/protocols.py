@@ -22,7 +22,7 @@ class Observer(Protocol):
 
 class Executor(Protocol):
     """Starts and stops runs. Every call may be repeated: starting a run that exists, or stopping one that ended, does
-    nothing."""
+    nothing; stopping one that is about to stop changes only what is said below."""
 
     def start(self, request: RunRequest) -> None:
         """Begin a run; returns as soon as the cluster accepted it. Raises ClusterUnreachable."""
@@ -32,8 +32,11 @@ class Executor(Protocol):
         """How these runs stand; one the cluster never heard of is `lost`. Raises ClusterUnreachable."""
         ...
 
-    def stop(self, run_id: str) -> None:
-        """End a run: its processes, actors and placement groups. Returns at once; `observe` says when it is over."""
+    def stop(self, run_id: str, grace_s: float = 0.0) -> None:
+        """End a run: its processes, actors and placement groups. With `grace_s` (seconds) it is asked to save and to
+        end by itself, and is ended by force when they are over. Of several calls the first deadline holds, for
+        executors of later processes too; one without grace ends the run now. Returns at once; `observe` says when it
+        is over. Raises ClusterUnreachable."""
         ...
 
     def progress(self, run_id: str) -> Sequence[ProgressRecord]:

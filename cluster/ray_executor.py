@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
 import tempfile
+import time
 import weakref
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,12 +18,15 @@ import workloads
 from workloads import shell
 from workloads.errors import WorkloadFailed
 from workloads.job import JOB_VARIABLE, read_progress
+from workloads.stopping import EXIT_STOPPED, request_stop, stop_deadline_s, stop_path
 
 from . import direct_command
 from .gcs import ControlService
 from .jobs_api import JobExists, JobsApi, JobStatus
 from .own_code import own_package, unpacked
 from .types import ProgressRecord, RunObservation, RunRequest, RunState
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "raywise_workloads"
 """The name under which `workloads` is shipped: a user's own `workloads` is then never in its way."""
@@ -64,6 +69,7 @@ class RayExecutor:
         *,
         shared_files: bool = False,
         end_file: Path | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._jobs = JobsApi(dashboard_url, token_path)
         self._service = ControlService(address, token_path)
@@ -78,6 +84,9 @@ class RayExecutor:
         self._phase_offsets: dict[str, int] = {}
         self._running: set[str] = set()
         self._swept: set[str] = set()
+        self._clock = clock
+        self._deadlines_s: dict[str, float | None] = {}
+        """Of the runs that are looked at: by when they are to have ended, None where nobody asks for it."""
 
     def start(self, request: RunRequest) -> None:
         """Submit the run; one that the cluster knows already is left as it is. Raises ClusterUnreachable, and
@@ -103,20 +112,54 @@ class RayExecutor:
         jobs = self._jobs.statuses(run_ids)
         observed = {run_id: self._observation(run_id, jobs.get(run_id)) for run_id in run_ids}
         for run_id, run in observed.items():
+            if run.ended:
+                self._deadlines_s.pop(run_id, None)
             if run.ended and run_id in jobs and run_id not in self._swept:
                 self._sweep(run_id)
+            elif not run.ended and self._grace_is_over(run_id):
+                self._end(run_id)
         return observed
 
-    def stop(self, run_id: str) -> None:
-        """Ask Ray to end the run: SIGTERM to its driver and children, SIGKILL after 3 s; its actors end with it. What a
-        body left behind (a detached actor, a placement group) is removed once `observe` sees that the run is over.
-        Raises ClusterUnreachable."""
+    def stop(self, run_id: str, grace_s: float = 0.0) -> None:
+        """Ask the run to end, or end it: SIGTERM to its driver and children, SIGKILL after 3 s; its actors end with it.
+        What a body left behind (a detached actor, a placement group) is removed once `observe` sees that the run is
+        over. Raises ClusterUnreachable."""
+        if grace_s <= 0 or self._grace_is_over(run_id):
+            self._end(run_id)
+        elif self._deadlines_s.get(run_id) is None:
+            self._ask_to_end(run_id, grace_s)
+
+    def _ask_to_end(self, run_id: str, grace_s: float) -> None:
+        """Leave a request for the body. A run whose work has not begun has nothing to save."""
+        job = self._jobs.statuses([run_id]).get(run_id)
+        if job is None or job.status not in ("PENDING", "RUNNING"):
+            return
+        try:
+            if job.status == "PENDING" or not self._has_begun(run_id):
+                self._end(run_id)
+            else:
+                self._deadlines_s[run_id] = request_stop(self._stop_path(run_id), self._clock() + grace_s)
+        except OSError as error:
+            log.warning("%s cannot be asked to end, and is ended: %s", run_id, error)
+            self._end(run_id)
+
+    def _end(self, run_id: str) -> None:
         self._swept.discard(run_id)
         self._jobs.stop(run_id)
         job = self._jobs.statuses([run_id]).get(run_id)
         if job is not None and job.status == "PENDING" and direct_command.OUTPUT in job.metadata:
             # Ray would let it wait for its devices, take them, and only then stop.
             self._service.kill_supervisor(run_id)
+
+    def _grace_is_over(self, run_id: str) -> bool:
+        """Whether the run was asked to end, by this process or one before it, and has had its time."""
+        if run_id not in self._deadlines_s:
+            self._deadlines_s[run_id] = stop_deadline_s(self._stop_path(run_id))
+        deadline_s = self._deadlines_s[run_id]
+        return deadline_s is not None and self._clock() >= deadline_s
+
+    def _stop_path(self, run_id: str) -> Path:
+        return stop_path(self._progress_path_of(run_id), run_id)
 
     def progress(self, run_id: str) -> Sequence[ProgressRecord]:
         """Records that came since the last call."""
@@ -192,6 +235,8 @@ class RayExecutor:
                 self._service.kill_supervisor(run_id)  # else it takes the devices when they are free, and keeps them
             elif job.ended_s is not None and not job.has_driver:  # it left nothing in Ray
                 self._swept.add(run_id)
+        if state == "failed" and job.exit_code == EXIT_STOPPED and self._stop_path(run_id).exists():
+            return RunObservation(run_id, "stopped", "", job.started_s, job.ended_s)
         if job.status == "RUNNING" and self._has_begun(run_id):
             state = "running"
         return RunObservation(run_id, state, _message(job), job.started_s, job.ended_s)

@@ -118,6 +118,8 @@ class Estimate:
     """`spot` where any device of it may be taken away."""
     note: str = ""
     """What a person should know of the number: a fallback taken, a speed that is unknown."""
+    speeds: tuple[tuple[str, float], ...] = ()
+    """Of a training gang of several types: the rows of a batch that one device of each takes."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Runs one attempt of a workload: `python -P -m raywise_workloads`, with the Job in the environment.
 
 Exit codes: 0 done, 1 an error nobody foresaw, 3 failed and would fail again, 4 failed but worth another attempt,
-143 stopped by SIGTERM.
+143 stopped by SIGTERM, or as it was asked to, with what it had done saved.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from .errors import SpecError, WorkloadFailed
+from .errors import SpecError, WorkloadFailed, WorkloadStopped
 from .job import Job, ProgressWriter
 from .remote import fetch, is_remote, publish
+from .stopping import EXIT_STOPPED
 
-EXIT_UNFORESEEN, EXIT_FAILED, EXIT_RETRYABLE, EXIT_STOPPED = 1, 3, 4, 143
+EXIT_UNFORESEEN, EXIT_FAILED, EXIT_RETRYABLE = 1, 3, 4
 _stop_requested: list[bool] = []
 
 
@@ -60,6 +61,9 @@ def _attempt(job: Job, progress: ProgressWriter) -> int:
 
     try:
         done = run_body(_with_fetched(job), progress)
+    except WorkloadStopped as stopped:
+        print(f"stopped: {stopped}", flush=True)
+        return EXIT_STOPPED
     finally:
         ray.shutdown()
     if job.publish is not None:

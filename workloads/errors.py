@@ -2,7 +2,8 @@
 
 RaywiseError                    everything we raise on purpose
 ├── SpecError                   what the user wrote cannot run: refused before anything starts (exit code 2)
-└── WorkloadFailed              a body stopped for a reason it can name (bad row file, no data left, user code raised)
+├── WorkloadFailed              a body stopped for a reason it can name (bad row file, no data left, user code raised)
+└── WorkloadStopped             a body was asked to stop, and has saved what it had
 """
 
 from __future__ import annotations
@@ -48,3 +49,7 @@ class WorkloadFailed(RaywiseError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class WorkloadStopped(RaywiseError):
+    """A body ends before its work is done because it was asked to; the next attempt goes on from what it saved."""

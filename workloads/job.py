@@ -15,7 +15,8 @@ Progress records, all with `t` (Unix seconds) and `kind`:
     timing   {device_type, count, seconds, samples, tokens, unit: "step" | "row" | "batch", precision}
              measured work, for calibration: `seconds` spent by each of `count` devices working together (a gang of
              shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all;
-             training adds `steps`
+             training adds `steps`; a gang of several types writes one record a type, of its shards' own compute:
+             count 1, all steps of all of them, and `gang`, the number of all shards
     rates    {device_type, shards, flops: {precision: FLOP/s}, bandwidth_bytes_s, elementwise_bytes_s, launch_s,
              reduce_bytes_s}                                           benchmark: one record for each device type
              medians over `shards` devices: a matrix product by precision, bytes read and written by a copy and by
@@ -27,6 +28,9 @@ Progress records, all with `t` (Unix seconds) and `kind`:
     note     {message}                                                 one sentence for the user
     failed   {message, retryable}
     done     {outputs: {name: path}, metrics: {name: number}, rows?: int, tokens?: int}
+
+A run that is asked to end with time to save finds a request beside its progress file (`stopping`). It saves, ends with
+exit code 143 and writes neither `failed` nor `done`: the next attempt goes on from there.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .stopping import stop_path
 
 JOB_VARIABLE = "RAYWISE_JOB"
 
@@ -53,6 +59,8 @@ class Shard:
     emulated_speed: float | None = None
     """Fraction of a host core's speed that an emulated device shows; None for real hardware."""
     threads: int = 1
+    speed: float = 1.0
+    """Predicted speed beside the other shards of the gang, in any unit: what it is given to do is in proportion."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,11 @@ class Job:
     progress_path: str
     publish: str | None = None
     """URL that the output folder is copied to when the body has succeeded."""
+
+    @property
+    def stop_path(self) -> Path:
+        """Where a request to end this run would be."""
+        return stop_path(Path(self.progress_path), self.run_id)
 
     def to_json(self) -> str:
         """The job as one line of JSON."""

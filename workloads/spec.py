@@ -89,6 +89,7 @@ class WorkloadBase(Model):
     priority: int = Field(default=0, ge=-1000, le=1000)
     queue: Name = "default"
     retries: int = Field(default=2, ge=0, le=100)
+    grace: Duration = 30.0
     env: dict[EnvName, str] = {}
     output: str | None = None
     code: str | None = None

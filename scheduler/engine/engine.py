@@ -25,7 +25,7 @@ from .charges import charges_of, month_of
 from .estimates import EstimateCache
 from .launch import run_request
 from .learn import learn, learn_first_items, learn_rates
-from .limits import BUDGET_SPENT, Closed, MonthlySpending, closed_queues, over_budget, same_month
+from .limits import BUDGET_SPENT, Closed, MonthlySpending, closed_queues, grace_s, over_budget, same_month
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
@@ -40,11 +40,11 @@ from .reconcile import (
     Unhold,
     reconcile,
     reconcile_nodes,
-    resumes,
     validate,
     within_month,
 )
 from .report import CycleReport
+from .resuming import resumes
 from .saying import Said
 from .viewing import view_of
 
@@ -229,7 +229,7 @@ class Engine:
         if not run.ended:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
-                self._executor.stop(record.run_id)
+                self._executor.stop(record.run_id, grace_s(record, self._clock(), self._cycle_s))
             self._learn_early(record, progress, snapshot)
             return
         if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
@@ -331,7 +331,7 @@ class Engine:
         now_s = self._clock()
         holding = self._store.select(states=HOLDS_DEVICES)
         for record in holding:
-            if not record.paused and over_budget(record, now_s, self._cycle_s):
+            if not record.paused and over_budget(record, self.progress_of(record), now_s, self._cycle_s):
                 event = self._event("budget-spent", f"{BUDGET_SPENT}: it is stopped with a checkpoint", record.id)
                 self._store.change(record.id, event, paused=True, pause_cause=BUDGET_SPENT)
         if not same_month(self._spending, now_s):
@@ -431,7 +431,7 @@ class Engine:
         self._put_all(changes)
         for record in stops:
             with about(record.id):
-                self._executor.stop(record.run_id)
+                self._executor.stop(record.run_id, grace_s(record, self._clock(), self._cycle_s))
         for record in starts:
             with about(record.id):
                 self._submit(record, snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.types import RunRequest, Snapshot
@@ -19,8 +20,11 @@ def run_request(record: Record, snapshot: Snapshot) -> RunRequest:
     """The run of a workload's present attempt, every shard pinned to its device type and node."""
     assert record.placement is not None
     spec = record.workload_spec()
+    speeds = _speeds(record)
     shards = tuple(
-        _shard(device_type, node_id, snapshot, spec.resources.cpus_per_shard)
+        replace(
+            _shard(device_type, node_id, snapshot, spec.resources.cpus_per_shard), speed=speeds.get(device_type, 1.0)
+        )
         for device_type, node_id in record.placement.devices
     )
     job = Job(
@@ -35,6 +39,14 @@ def run_request(record: Record, snapshot: Snapshot) -> RunRequest:
         publish=record.publish,
     )
     return RunRequest(job, record.name, record.code_path, dict(spec.env))
+
+
+def _speeds(record: Record) -> dict[str, float]:
+    """What is predicted of one device of each type, beside the others of its gang; nothing where they are alike."""
+    assert record.placement is not None
+    chosen = record.placement.configuration
+    estimate = next((each for each in record.estimates if each.configuration == chosen), record.predicted)
+    return dict(estimate.speeds) if estimate is not None and estimate.configuration == chosen else {}
 
 
 def _shard(device_type: str, node_id: str, snapshot: Snapshot, cpus: float | None) -> Shard:

@@ -4,7 +4,7 @@ object it is given."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.types import Snapshot
 
@@ -35,7 +35,7 @@ def learn(
     a sentence for every measurement that was refused as absurd."""
     refused = []
     for timing in progress.timings:
-        expected = expectation(work, timing.device_type, timing.count, timing.samples, facts)
+        expected = expectation(_timed(work, timing), timing.device_type, timing.count, timing.samples, facts)
         if expected is not None and not expected.learn(calibration, timing.seconds):
             measured = f"{timing.seconds:.3g} s measured where {expected.seconds:.3g} s were predicted"
             refused.append(f"{measured}: not believed")
@@ -81,6 +81,13 @@ def _learn_items(calibration: Calibration, work: Work, progress: Progress, facts
         if not calibration.observe_history(work.kind, work.family, one_device(kind), seconds, work.size):
             refused.append(f"{timing.seconds:.3g} s for {timing.samples:.0f} items: not believed")
     return refused
+
+
+def _timed(work: Work, timing: Timing) -> Work:
+    """The work as it was timed: a shard in a gang of several types computes its part of each batch by itself."""
+    if not timing.gang or not timing.steps:
+        return work
+    return replace(work, batch_size=max(1, round(timing.samples / timing.steps)))
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,12 @@ def _learn_history(
 
 def _measured_work_s(work: Work, configuration: Configuration, progress: Progress, facts: Facts) -> float | None:
     """Seconds that all of the work takes at the measured speeds; None where a device type was not measured. The rates
-    of replicas add up; a gang has one, which also holds for the rows it only evaluates."""
+    of replicas add up; a gang has one, which also holds for the rows it only evaluates. One of several types was not
+    timed as a whole: its shards' own compute leaves out what they waited for."""
     measured = {timing.device_type: timing for timing in progress.timings}
     if set(measured) != {name for name, _ in configuration.groups} or work.samples is None:
+        return None
+    if work.training and len(configuration.groups) > 1:
         return None
     if work.kind == "batch-infer" or work.items:
         rates = (count * measured[name].samples / measured[name].seconds for name, count in configuration.groups)

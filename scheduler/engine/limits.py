@@ -14,6 +14,8 @@ from ..states import HOLDS_DEVICES
 from ..store import Charge, Record
 from ..types import QueueRules
 from .charges import charges_of, month_of
+from .progress import Progress
+from .resuming import resumes
 
 BUDGET_SPENT = "its budget is spent"
 """Why a workload is paused; a larger budget lets it go on."""
@@ -24,18 +26,58 @@ WORTH_A_START_S = 60.0
 """What goes on later is begun where the money is enough for its start, its stop and so much work."""
 
 
+def forced_stop_s(cycle_s: float) -> float:
+    """Seconds that a workload may still hold its devices if it is stopped by force in the next cycle: one until then,
+    and one to see that it is gone. `cycle_s` is the distance of the last two cycles."""
+    return STOP_S + 2 * min(cycle_s, LONGEST_CYCLE_S)
+
+
 def stop_takes_s(record: Record, cycle_s: float) -> float:
-    """Seconds that a workload may still hold its devices if it is not stopped now, but in the next cycle: one until
-    then, its grace, and one to see that it is gone. `cycle_s` is the distance of the last two cycles."""
-    return STOP_S + record.grace_s + 2 * min(cycle_s, LONGEST_CYCLE_S)
+    """As `forced_stop_s`, with its grace before."""
+    return forced_stop_s(cycle_s) + record.grace_s
 
 
-def over_budget(record: Record, now_s: float, cycle_s: float) -> bool:
-    """Whether a workload that runs must be stopped now to stay within its budget."""
+def over_budget(record: Record, progress: Progress, now_s: float, cycle_s: float) -> bool:
+    """Whether a workload that runs must be stopped now to stay within its budget. While there is time to save, what
+    will end within its budget, by its own progress, goes on."""
     if record.budget_usd is None or record.state not in ("starting", "running"):
         return False
-    usd = record.cost_usd(now_s + stop_takes_s(record, cycle_s))
-    return usd is not None and usd > record.budget_usd
+    if _passes(record, now_s + forced_stop_s(cycle_s)):
+        return True
+    if not resumes(record) or not _passes(record, now_s + stop_takes_s(record, cycle_s)):
+        return False
+    left_s = _left_s(record, progress, now_s)
+    return left_s is None or _passes(record, now_s + left_s)
+
+
+def grace_s(record: Record, now_s: float, cycle_s: float) -> float:
+    """Seconds that a run which is being stopped may take to save and end: none where the user wants it gone, and no
+    more than its budget can pay for."""
+    if record.cancel_requested:
+        return 0.0
+    if record.pause_cause != BUDGET_SPENT or record.budget_usd is None or not record.price_usd_h:
+        return record.grace_s
+    left_usd = record.budget_usd - (record.cost_usd(now_s) or 0.0)
+    paid_s = left_usd / record.price_usd_h * 3600 - forced_stop_s(cycle_s)
+    return max(0.0, min(record.grace_s, paid_s))
+
+
+def _passes(record: Record, until_s: float) -> bool:
+    usd = record.cost_usd(until_s)
+    return usd is not None and record.budget_usd is not None and usd > record.budget_usd
+
+
+def _left_s(record: Record, progress: Progress, now_s: float) -> float | None:
+    """Seconds until it ends, by how fast this attempt was so far; before it has said anything, as was predicted."""
+    done = progress.fraction - record.fraction
+    if progress.running_since_s is not None and done > 0:
+        return (now_s - progress.running_since_s) * (1.0 - progress.fraction) / done
+    if record.predicted is None or record.predicted.seconds is None or record.started_s is None:
+        return None
+    whole_s = record.predicted.startup_s + (record.predicted.seconds - record.predicted.startup_s) * (
+        1 - record.fraction
+    )
+    return max(0.0, whole_s - (now_s - record.started_s))
 
 
 @dataclass

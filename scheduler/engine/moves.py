@@ -13,7 +13,7 @@ from ..store import Event, Record
 from ..types import Explanation, Placement
 from .profiler import Profiler, Upstream
 from .progress import Progress
-from .reconcile import resumes
+from .resuming import resumes
 
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 60.0
@@ -87,7 +87,8 @@ def ended(
         return paused(released, now_s)
     if record.state == "stopping":
         after = replace(released, state="queued", queued_s=now_s)
-        return after, Event("queued", "stopped for the plan; goes on later", record.id)
+        lost = lost_work(record, progress, now_s)
+        return after, Event("queued", "stopped for the plan; goes on later", record.id, data=lost)
     after, event = _not_succeeded(record, released, run, progress, now_s if seen_s is None else seen_s)
     return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
 
@@ -123,7 +124,7 @@ def _not_succeeded(
         what = f"failed ({failures} of {retries + 1})"
     delay_s = max(0.0, (after.not_before_s or now_s) - now_s)
     cause = f"attempt {record.attempt} {what}: {message}"
-    return after, Event("retry", cause, record.id, data={"delay_s": delay_s})
+    return after, Event("retry", cause, record.id, data={"delay_s": delay_s, **lost_work(record, progress, now_s)})
 
 
 def _with_its_place_kept(record: Record, now_s: float) -> Record:
@@ -186,12 +187,26 @@ def waited_s(record: Record, now_s: float) -> float:
 
 
 def unsaved_s(record: Record, progress: Progress, now_s: float) -> float:
-    """Seconds of the present attempt whose work a stop would lose: for training, since its last checkpoint or since it
-    began. Nothing of inference, but for the seconds that its blocks in flight take; what begins again anyhow is not
-    stopped for a plan."""
-    if record.kind != "train" or record.placement is None or record.started_s is None:
+    """Seconds of the present attempt whose work a stop would lose: for a user's own training, since its last checkpoint
+    or since it began. Nothing of the built-in one, which saves first, nor of inference, which finishes its blocks; what
+    begins again anyhow is not stopped for a plan."""
+    own = record.kind == "train" and record.spec.get("entrypoint") is not None
+    if not own or record.placement is None or record.started_s is None:
         return 0.0
     return min(max(0.0, now_s - record.started_s), progress.unsaved_s(now_s))
+
+
+def lost_work(record: Record, progress: Progress, ended_s: float) -> dict[str, float]:
+    """What an attempt that ended at `ended_s` had done and does not keep: as a share of all the work, which counts what
+    was reported (about once a second), and in seconds since what is kept was saved."""
+    keeps = resumes(record)
+    done = max(record.fraction, progress.fraction)
+    kept = max(record.fraction, progress.saved) if keeps else 0.0
+    told = progress.total_steps is not None or progress.total_rows is not None
+    if keeps and told and done <= kept:
+        return {"lost_fraction": 0.0, "lost_s": 0.0}
+    last_s = min(ended_s, progress.last_s or ended_s)  # what came after its last word was no work
+    return {"lost_fraction": max(0.0, done - kept), "lost_s": round(progress.unsaved_s(last_s), 3)}
 
 
 def received_s(record: Record, now_s: float) -> dict[str, float]:

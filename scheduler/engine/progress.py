@@ -12,13 +12,17 @@ from ..estimate.device_rates import DeviceRates
 
 @dataclass(frozen=True)
 class Timing:
-    """Measured work of `count` devices of one type working together."""
+    """Measured work of `count` devices of one type working together, or of one by itself in a gang of several types."""
 
     device_type: str
     count: int
     seconds: float = 0.0
     samples: float = 0.0
     tokens: float = 0.0
+    steps: float = 0.0
+    """Of training."""
+    gang: int = 0
+    """Shards of the gang of several types that it worked in; 0 where it was of one."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def _timing(progress: Progress, record: Mapping[str, Any]) -> Progress:
         seconds=old.seconds + seconds,
         samples=old.samples + samples,
         tokens=old.tokens + float(record.get("tokens") or 0.0),
+        steps=old.steps + float(record.get("steps") or 0.0),
+        gang=int(record.get("gang") or 0),
     )
     return replace(progress, timings=tuple(sums.values()))
 

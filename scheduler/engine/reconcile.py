@@ -11,6 +11,7 @@ from ..policy.capacity import Capacity
 from ..store import Record
 from ..types import Placement, Plan
 from .limits import WORTH_A_START_S, Closed
+from .resuming import resumes
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,6 @@ def _first_usd(plan: Plan, record: Record, placement: Placement) -> float:
         least_s = estimate.startup_s + record.grace_s + WORTH_A_START_S
         return min(estimate.money.total_usd, least_s / 3600 * (estimate.price_usd_h or 0.0))
     return 0.0
-
-
-RESUMES = ("train", "batch-infer")
-"""Kinds whose next attempt goes on where the last one was. Others would begin again: no plan stops them."""
-
-
-def resumes(record: Record) -> bool:
-    """Whether a workload's next attempt goes on where the last one was: by its kind, or because it has many items, each
-    of which is done once."""
-    return record.kind in RESUMES or (record.work is not None and record.work.items)
 
 
 def reconcile(

@@ -7,7 +7,7 @@ from ..types import WorkloadView
 from . import moves
 from .estimates import Known
 from .progress import Progress
-from .reconcile import resumes
+from .resuming import resumes
 
 
 def view_of(record: Record, known: Known, progress: Progress, now_s: float, *, leaving: bool = False) -> WorkloadView:

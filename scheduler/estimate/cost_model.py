@@ -19,6 +19,7 @@ from ..types import Breakdown, Configuration, Energy, Estimate, EstimateSource, 
 from . import money as costs
 from .calibration import Calibration, Correction, Subject
 from .columns import Columns
+from .gangs import cannot_train_together
 from .items import items_s
 from .memory import remedy
 from .names import configuration_key
@@ -113,6 +114,7 @@ class _Found(NamedTuple):
     memory_bytes: float | None = None
     refused: Reason | None = None
     note: str = ""
+    speeds: tuple[tuple[str, float], ...] = ()
 
 
 _NO_PARTS = (0.0,) * len(PARTS)
@@ -145,11 +147,19 @@ def _from_table(
             refused = _over_memory(table, row, facts) or refused  # noqa: PLW2901
         moved = table.moved_bytes[row]
         if seconds == seconds:  # noqa: PLR0124 - NaN is not itself
-            found.append(_Found(seconds, low_s, high_s, source, parts, moved, memory_bytes, refused, work.note))
+            shares = _shares(table, row) if work.training and len(types) > 1 else ()
+            found.append(_Found(seconds, low_s, high_s, source, parts, moved, memory_bytes, refused, work.note, shares))
         else:
             note = _unknown_speed(work, types)
             found.append(_Found(None, 0.0, 0.0, "unknown", _NO_PARTS, moved, memory_bytes, refused, note))
     return found
+
+
+def _shares(table: SpeedTable, configuration: int) -> tuple[tuple[str, float], ...]:
+    """Rows of a batch that one shard of each type takes."""
+    rows = range(table.starts[configuration], table.starts[configuration + 1])
+    devices = table.columns.devices if table.columns is not None else []
+    return tuple((devices[row].name, float(table.row_share[row])) for row in rows)
 
 
 def _unknown_speed(work: Work, types: list[tuple[DeviceType, int]]) -> str:
@@ -160,7 +170,7 @@ def _unknown_speed(work: Work, types: list[tuple[DeviceType, int]]) -> str:
 def _alone(work: Work, configuration: Configuration, facts: Facts, calibration: Calibration) -> _Found:
     """What is known of work that no model predicts: the user's word, a sampled rate, or earlier runs."""
     types = [(facts.device_types[name], count) for name, count in configuration.groups]
-    refused = _refusal(work, types, facts) or _one_type(work, types)
+    refused = _refusal(work, types, facts) or cannot_train_together(work, types)
     if work.declared_by:
         seconds = work.declared_by.get(str(configuration))
         refused = refused or (
@@ -270,7 +280,7 @@ class _Known:
         found = self._refusals.get(key)
         if found is None:
             types = self.holdings(configurations).types
-            found = [_refusal(work, each, self.facts) or _one_type(work, each) for each in types]
+            found = [_refusal(work, each, self.facts) or cannot_train_together(work, each) for each in types]
             self._refusals[key] = found
         return found
 
@@ -338,7 +348,7 @@ def _one(
     spent: Money | None,
     energy: tuple[float | None, float | None, float | None],
 ) -> Estimate:
-    work_s, low_s, high_s, source, parts, _, memory_bytes, refused, note = found
+    work_s, low_s, high_s, source, parts, _, memory_bytes, refused, note, shares = found
     if work_s is not None and seconds is None:
         refused = refused or Reason("device", "on spot it would be taken back more often than it gets anywhere")
     if seconds is None or (refused is not None and refused.code != "device"):
@@ -372,6 +382,7 @@ def _one(
         None if energy[0] is None else Energy(energy[0], energy[1], energy[2]),
         market,
         f"{note} {spot_note}".strip() if note or spot_note else "",
+        shares,
     )
 
 
@@ -434,13 +445,6 @@ def _refusal(work: Work, types: list[tuple[DeviceType, int]], facts: Facts) -> R
             return Reason("device", "preprocessing runs on CPU actors")
         if work.profile is not None and kind.kind not in ("cpu", "gpu") and not kind.emulated:
             return Reason("device", f"the built-in bodies do not run on a {kind.kind} yet")
-    return None
-
-
-def _one_type(work: Work, types: list[tuple[DeviceType, int]]) -> Reason | None:
-    """Uneven gangs are predicted, and not yet run."""
-    if work.kind == "train" and len(types) > 1:
-        return Reason("device", "the shards of a training gang are of one device type")
     return None
 
 

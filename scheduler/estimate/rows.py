@@ -306,7 +306,8 @@ class _Combined:
         gradient = sensitivities(self.parts, self.units.overlap)
         variance = np.einsum("ri,rij,rj->r", gradient, self.covariance, gradient) + self.variance
         spread = np.add.reduceat(weights * np.sqrt(np.maximum(variance, 0.0)), first)
-        needed, limit = grid.memory(self.units.share)
+        share = self._shares()
+        needed, limit = grid.memory(share)
         known = np.logical_and.reduceat(self.known, first)
         measured = np.logical_and.reduceat(self.measured, first)
         sources: list[EstimateSource] = [
@@ -323,7 +324,7 @@ class _Combined:
             (unit_count * self.units.traffic_bytes[first]).tolist(),
             needed,
             limit,
-            self.units.share,
+            share,
             grid.starts,
             np.logical_or.reduceat(needed > limit, first).tolist(),
             grid.columns,
@@ -347,21 +348,42 @@ class _Combined:
         return seconds, weights, np.where(grid.training[first], steps, 0.0)
 
     def _step_s(self) -> FloatArray:
-        """Seconds of a training step, by configuration. A gang of several types takes parts of the batch in proportion
-        to speed: all finish after T, the solution of sum_k n_k (T - c_k) / s_k = batch for steps of c_k + s_k b
-        seconds, and then exchange gradients."""
-        grid, first = self.grid, self.grid.starts[:-1]
-        mixed = np.diff(grid.starts) > 1
-        if not (mixed & grid.training[first]).any():
+        """Seconds of a training step, by configuration. A gang of several types finishes its work together, and then
+        exchanges gradients."""
+        first = self.grid.starts[:-1]
+        mixed = self._mixed()
+        if not mixed.any():
             return self.unit_s[first]
         exposed = exposed_s(self.parts, self.units.overlap)
-        work_s = self.unit_s - exposed
+        finish_s, _, _ = self._together()
+        return np.where(mixed, finish_s + np.maximum.reduceat(exposed, first), self.unit_s[first])
+
+    def _shares(self) -> FloatArray:
+        """Samples a device computes at a time, by row: in a gang of several types in proportion to speed, and half a
+        sample where it is too slow to help."""
+        mixed = np.repeat(self._mixed(), np.diff(self.grid.starts))
+        if not mixed.any():
+            return self.units.share
+        finish_s, slope, fixed = self._together()
+        taken = (np.repeat(finish_s, np.diff(self.grid.starts)) - fixed) / slope
+        known = mixed & np.isfinite(taken)  # a type of unknown speed: even shares
+        return np.where(known, np.maximum(taken, 0.5) / self.grid.micro, self.units.share)
+
+    def _mixed(self) -> npt.NDArray[np.bool_]:
+        """Whether a configuration is a training gang of several types."""
+        return np.asarray((np.diff(self.grid.starts) > 1) & self.grid.training[self.grid.starts[:-1]])
+
+    def _together(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(T by configuration, s and c by row): shards that take c_k + s_k b seconds for b samples of a batch, split so
+        that all finish after T, the solution of sum_k n_k (T - c_k) / s_k = batch."""
+        grid, first = self.grid, self.grid.starts[:-1]
+        work_s = self.unit_s - exposed_s(self.parts, self.units.overlap)
         size = self.units.share * grid.micro
         slope = np.maximum(work_s - self._fixed_s(), 1e-3 * work_s) / size
         fixed = work_s - slope * size
         together = np.add.reduceat(grid.count / slope, first)
         finish_s = (grid.batch[first] + np.add.reduceat(grid.count * fixed / slope, first)) / together
-        return np.where(mixed, finish_s + np.maximum.reduceat(exposed, first), self.unit_s[first])
+        return finish_s, slope, fixed
 
     def _fixed_s(self) -> FloatArray:
         """Calibrated seconds of a step that do not shrink with a shard's part of the batch."""

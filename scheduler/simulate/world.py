@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cluster.fake import FakeCluster, Script
 from cluster.types import Node, ProgressRecord, RunObservation, RunRequest, Snapshot
 
-from ..engine.reconcile import RESUMES
+from ..engine.resuming import RESUMES
 from ..types import Configuration
 from .types import Ending, Phase, Span, TraceJob
 

@@ -15,6 +15,8 @@ from ..states import State
 from ..types import Estimate, Explanation, Placement
 
 _SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
+GRACE_S = 30.0
+"""Of a workload that was stored before `grace` was a field: the field's default."""
 OWNED_BY_USER = frozenset({"spec", "deadline_s", "budget_usd", "cancel_requested", "paused", "pause_cause"})
 """Fields of a record that only `Store.change` sets: what the engine writes leaves them as they are."""
 
@@ -91,7 +93,7 @@ class Record:
     @property
     def grace_s(self) -> float:
         """Seconds it has to save its work when it is stopped."""
-        return float(self.spec.get("grace") or 0.0)
+        return float(self.spec.get("grace", GRACE_S))
 
     def price_of(self, device_type: str) -> float | None:
         """Dollars an hour of one device of a type that it holds; None where that is not known."""

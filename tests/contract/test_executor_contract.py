@@ -28,7 +28,8 @@ STUB = Path(__file__).parents[1] / "stub_workloads"
 SCRIPTS = {
     "succeed": Script(run_s=5),
     "fail": Script(run_s=5, fail_at_s=2, message="no rows"),
-    "wait": Script(run_s=1e9),
+    "wait": Script(run_s=1e9, stop_s=1e9),
+    "save": Script(run_s=1e9, stop_s=2, saves=[{"kind": "note", "message": "saved"}]),
     "wait-to-begin": Script(startup_s=1e9),
 }
 
@@ -185,10 +186,52 @@ class TestEveryExecutor:
         harness.executor.stop(run_id)
         assert harness.wait_ended(run_id).state == "stopped"
 
+    def test_a_run_that_is_given_time_saves_and_ends_by_itself(self, harness: Harness) -> None:
+        run_id = harness.start("save")
+        harness.wait_running(run_id)
+        harness.executor.stop(run_id, 1e6)
+        run = harness.wait_ended(run_id)
+        assert (run.state, run.message) == ("stopped", "")
+        assert run.ended_s is not None
+        assert harness.notes(run_id) == ["saved"]
+
+    def test_a_run_that_has_had_its_time_is_ended_by_force(self, harness: Harness) -> None:
+        run_id = harness.start("wait")
+        harness.wait_running(run_id)
+        harness.executor.stop(run_id, 2.0)
+        assert not harness.executor.observe([run_id])[run_id].ended
+        assert harness.wait_ended(run_id).state == "stopped"
+        assert harness.notes(run_id) == []
+
+    def test_the_first_deadline_stays_whoever_asks_again(self, harness: Harness) -> None:
+        run_id = harness.start("wait")
+        harness.wait_running(run_id)
+        harness.executor.stop(run_id, 2.0)
+        harness.executor.stop(run_id, 1e6)
+        harness.executor = harness.make()
+        harness.executor.stop(run_id, 1e6)
+        assert harness.wait_ended(run_id).state == "stopped"
+
+    def test_a_call_without_grace_ends_what_was_given_time(self, harness: Harness) -> None:
+        run_id = harness.start("wait")
+        harness.wait_running(run_id)
+        harness.executor.stop(run_id, 1e6)
+        for _ in range(5):
+            harness.pass_time()
+            assert harness.executor.observe([run_id])[run_id].state == "running"
+        harness.make().stop(run_id)
+        assert harness.wait_ended(run_id).state == "stopped"
+
+    def test_a_run_whose_work_has_not_begun_needs_no_time(self, harness: Harness) -> None:
+        run_id = harness.start("wait-to-begin")
+        harness.executor.stop(run_id, 1e6)
+        assert harness.wait_ended(run_id).state == "stopped"
+
     def test_stopping_a_run_that_ended_changes_nothing(self, harness: Harness) -> None:
         run_id = harness.start("succeed")
         harness.wait_ended(run_id)
         harness.executor.stop(run_id)
+        harness.executor.stop(run_id, 1e6)
         assert harness.executor.observe([run_id])[run_id].state == "succeeded"
 
     def test_a_run_that_was_never_started_is_lost(self, harness: Harness) -> None:
@@ -196,6 +239,8 @@ class TestEveryExecutor:
         assert runs["never-started"].state == "lost"
         assert runs["never-started"].ended
         harness.executor.stop("never-started")
+        harness.executor.stop("never-started", 1e6)
+        assert harness.executor.observe(["never-started"])["never-started"].state == "lost"
         assert list(harness.executor.progress("never-started")) == []
         assert harness.executor.logs("never-started") == ""
 

@@ -196,7 +196,7 @@ class Driver:
     def progress(self, name: str) -> Path:
         return self.folder / name / "progress.jsonl"
 
-    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 120) -> dict[str, Any]:
+    def wait_for(self, name: str, matches: Callable[[dict[str, Any]], bool], timeout_s: float = 600) -> dict[str, Any]:
         """The first such record."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -206,7 +206,7 @@ class Driver:
             time.sleep(0.1)
         raise AssertionError(f"{name} did not get there: {(self.folder / name / 'log').read_text()[-3000:]}")
 
-    def finish(self, name: str, process: subprocess.Popen[bytes], timeout_s: float = 240) -> Attempt:
+    def finish(self, name: str, process: subprocess.Popen[bytes], timeout_s: float = 600) -> Attempt:
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""`command` of the spec is a list of words: succeed | fail | wait | leave-behind | crowd | code."""
+"""`command` of the spec is a list of words: succeed | fail | wait | save | leave-behind | crowd | code."""
 
 import json
 import os
@@ -50,6 +50,12 @@ if "crowd" in words:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(JOB["run_dir"], "pid").write_text(str(child.pid))
     write("note", message="crowded")
+if "save" in words:
+    request = Path(JOB["progress_path"]).with_name(JOB["run_id"] + ".stop")
+    while not request.exists():
+        time.sleep(0.05)
+    write("note", message="saved")
+    sys.exit(143)
 if "wait" in words:
     time.sleep(600)
 if "fail" in words:

@@ -9,10 +9,12 @@ from typing import Any
 
 from ..errors import WorkloadFailed
 from ..job import Job, ProgressWriter
+from .stop_watch import StopWatch
 
 
 def run_body(job: Job, progress: ProgressWriter) -> dict[str, Any]:
-    """Carry out one attempt and return the fields of its `done` record. Raises WorkloadFailed."""
+    """Carry out one attempt and return the fields of its `done` record. Raises WorkloadFailed, and WorkloadStopped
+    where it was asked to end and has saved."""
     kind = job.spec["kind"]
     if kind == "preprocess":
         from .preprocess import run
@@ -26,4 +28,7 @@ def run_body(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         from .benchmark import run
     else:
         raise WorkloadFailed(f"workloads of kind {kind} cannot run yet")
+    if kind in ("preprocess", "benchmark"):  # these would begin again: nothing to save
+        with StopWatch(job.stop_path):
+            return run(job, progress)
     return run(job, progress)

@@ -6,6 +6,7 @@ order that only depends on the seed and the epoch. So a run that resumes at step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,9 +31,29 @@ def plan_epoch(lengths: Sequence[int] | npt.NDArray[Any], batch_size: int, seed:
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def share(batch: IndexArray, rank: int, world: int) -> IndexArray:
-    """The rows of a global batch that shard `rank` of `world` computes; lengths spread evenly over the shards."""
-    return batch[rank::world]
+def share(batch: IndexArray, rank: int, weights: Sequence[float]) -> IndexArray:
+    """The rows of a global batch that shard `rank` computes: in proportion to its weight, within one row. Each shard's
+    rows are spread evenly over the batch, and so are their lengths."""
+    counts = row_counts(len(batch), weights)
+    if not len(batch):
+        return batch
+    positions = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    owners = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((owners, positions))
+    mine: IndexArray = batch[owners[order] == rank]
+    return mine
+
+
+def row_counts(rows: int, weights: Sequence[float]) -> list[int]:
+    """How many of `rows` each shard gets: what is due to it rounded down, and one more where most is cut off (the
+    largest remainders; the first of equals)."""
+    total = math.fsum(weights)
+    due = [rows * weight / total for weight in weights]
+    counts = [int(each) for each in due]
+    left = rows - sum(counts)
+    for rank in sorted(range(len(due)), key=lambda rank: (counts[rank] - due[rank], rank))[:left]:
+        counts[rank] += 1
+    return counts
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

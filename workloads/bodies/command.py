@@ -11,13 +11,14 @@ from typing import Any
 import ray
 
 from ..commands import NOT_RUNNABLE, environment, why
-from ..errors import WorkloadFailed
+from ..errors import WorkloadFailed, WorkloadStopped
 from ..job import Job, ProgressWriter
 from ..spec import Command
 from .command_items import ItemRun
 from .folders import claim, local_folder
 from .placement import gang, in_bundle, merged, remote_options
-from .processes import GRACE_S, Guard, end_group
+from .processes import GRACE_S, Guard, end_group, group_alive
+from .stop_watch import StopWatch
 
 
 class CommandRunner:
@@ -26,6 +27,7 @@ class CommandRunner:
     def __init__(self, command: str, env: Mapping[str, str]) -> None:
         self._command, self._env = command, dict(env)
         self._process: subprocess.Popen[bytes] | None = None
+        self._unwanted = False
 
     def run(self) -> Iterator[bytes | int]:
         """Yield what the command prints as it comes, then its exit code."""
@@ -41,6 +43,8 @@ class CommandRunner:
         assert process.stdout is not None
         guard = Guard()
         guard.tell(process.pid)
+        if self._unwanted:
+            self.stop()
         try:
             while chunk := os.read(process.stdout.fileno(), 65536):
                 yield chunk
@@ -49,10 +53,15 @@ class CommandRunner:
             self.stop()
             guard.close()
 
-    def stop(self) -> None:
-        """End the whole process group: SIGTERM, then SIGKILL after a grace period."""
-        if self._process is not None:
-            end_group(self._process)
+    def stop(self, grace_s: float = GRACE_S) -> bool:
+        """End the whole process group: SIGTERM, then SIGKILL after a grace period (seconds). Returns whether it was
+        there to be ended."""
+        if self._process is None:
+            self._unwanted = True
+            return True
+        alive = group_alive(self._process)
+        end_group(self._process, grace_s)
+        return alive
 
 
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
@@ -72,12 +81,16 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
             .remote(spec.command or "", environment(job))
         )
         progress.write("phase", phase="running")
+        stops: list[Any] = []
         try:
-            code = _follow(runner)
+            with StopWatch(job.stop_path, lambda stop: stops.append(runner.stop.remote(stop.left_s))):
+                code = _follow(runner)
         except BaseException:
             # Stopped, or the stream broke: the group must be gone before the placement group is given back.
             ray.wait([runner.stop.remote()], timeout=GRACE_S + 2)
             raise
+        if stops and ray.get(stops[0]):
+            raise WorkloadStopped("the command was ended as it was asked to")
     if code != 0:
         raise WorkloadFailed(why(code), retryable=code not in NOT_RUNNABLE)
     return {"outputs": {"output": job.output}, "metrics": {}}

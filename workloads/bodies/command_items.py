@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from ..commands import environment
-from ..errors import SpecError, WorkloadFailed
+from ..errors import SpecError, WorkloadFailed, WorkloadStopped
 from ..items import is_range, read_items
 from ..job import Job, ProgressWriter
 from ..spec import Command
@@ -24,6 +24,7 @@ from .item_queue import ItemQueue
 from .item_results import RESULTS, FailedItem, Results
 from .item_worker import ItemWorker, Outcome, Task, is_final
 from .placement import gang, in_bundle, remote_options
+from .stop_watch import StopWatch, go_on
 
 IN_FLIGHT = 2
 """Blocks of each worker: it goes on with the second while the driver has the first."""
@@ -78,8 +79,11 @@ class ItemRun:
             self.progress.write("resumed", rows=self.done_before, **{"from": f"{self.done_before} finished items"})
         try:
             if self.todo:
-                with gang(self.job.run_id, *self._bundles()) as self.group:
-                    self._do_all()
+                with (
+                    gang(self.job.run_id, *self._bundles()) as self.group,
+                    StopWatch(self.job.stop_path, go_on) as stop,
+                ):
+                    self._do_all(stop)
             self.progress.write("phase", phase="finishing")
             self._report(last=True)
             for member in self.members:
@@ -103,11 +107,15 @@ class ItemRun:
 
     # -- workers ----------------------------------------------------------------------------------------------------
 
-    def _do_all(self) -> None:
+    def _do_all(self, stop: StopWatch) -> None:
+        """Raises WorkloadStopped where it is asked to end: what the workers have begun is done first."""
         for member in self.members:
             self._start(member)
         while not self.queue.finished:
-            for _ in range(IN_FLIGHT):
+            if stop.asked and all(_STARTING in member.calls.values() or not member.calls for member in self.members):
+                self._report(last=True)
+                raise WorkloadStopped("no more items were begun, as it was asked to end")
+            for _ in range(0 if stop.asked else IN_FLIGHT):
                 self._give_work()
             self._collect()
 

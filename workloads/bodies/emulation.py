@@ -19,15 +19,23 @@ class Pacer:
     speed: float | None
     clock: Callable[[], float] = time.thread_time
     sleep: Callable[[float], None] = time.sleep
+    busy_s: float = 0.0
+    """Seconds that the device has computed, at its own speed."""
+    _since_s: float = 0.0
 
     @contextmanager
     def pace(self) -> Iterator[None]:
         """Run the body, then sleep `t * (1 / speed - 1)` for the `t` seconds it computed. Nothing after an error."""
-        if self.speed is None:
-            yield
-            return
-        start = self.clock()
+        self._since_s = self.clock()
         yield
-        idle_s = (self.clock() - start) * (1.0 / self.speed - 1.0)
-        if idle_s > 0:
-            self.sleep(idle_s)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Sleep what the compute since `pace` began, or since the last time, is behind. For before others are waited
+        for."""
+        computed_s = self.clock() - self._since_s
+        busy_s = computed_s if self.speed is None else computed_s / self.speed
+        self.busy_s += busy_s
+        if busy_s > computed_s:
+            self.sleep(busy_s - computed_s)
+        self._since_s = self.clock()

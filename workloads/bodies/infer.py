@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from ..errors import WorkloadFailed
+from ..errors import WorkloadFailed, WorkloadStopped
 from ..inputs import clean_text, find_table, read_table, require_column
 from ..job import Job, ProgressWriter
 from ..spec import BatchInfer
@@ -27,6 +27,7 @@ from .parts import Part, fingerprint, part_path, read_parts, write_part
 from .placement import gang, in_bundle, remote_options
 from .replica import BlockResult, Columns, Replica
 from .report import Report, classification_report
+from .stop_watch import StopWatch, go_on
 
 IN_FLIGHT = 2
 TIMING_EVERY_S = 5.0
@@ -108,8 +109,9 @@ class Inference:
         number = max((part.number for part in self.parts), default=-1) + 1
         self.queue = BlockQueue.over(missing, self.spec.batch_size, number)
         bundles = [shard.resources for shard in self.job.shards]
-        with gang(self.job.run_id, bundles, [shard.node_id for shard in self.job.shards]) as group:
-            self.group = group
+        nodes = [shard.node_id for shard in self.job.shards]
+        with gang(self.job.run_id, bundles, nodes) as group, StopWatch(self.job.stop_path, go_on) as stop:
+            self.group, self.stop = group, stop
             self._predict_all()
         self.progress.write("phase", phase="finishing")
         return self._finish()
@@ -124,11 +126,21 @@ class Inference:
         self.started = time.monotonic()
         self.done_before = sum(part.stop - part.start for part in self.parts)
         while not self.queue.finished:
+            if self.stop.asked:
+                self._finish_what_is_begun()
+                break
             self._give_work()
             self._collect()
         self._report_rows(last=True)
         for member in self.members:
             self._report_timing(member, last=True)
+        if not self.queue.finished:
+            raise WorkloadStopped(f"{self.queue.rows_left} of {self.table.num_rows} rows are left")
+
+    def _finish_what_is_begun(self) -> None:
+        """No new blocks; those that replicas have been given are written."""
+        while any(block.number >= 0 for member in self.members for block in member.calls.values()):
+            self._collect()
 
     def _start(self, member: Member) -> None:
         shard = self.job.shards[member.index]

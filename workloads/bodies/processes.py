@@ -48,13 +48,13 @@ class Guard:
         os.close(self._file)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the group that a process leads: SIGTERM, then SIGKILL after a grace period. Returns at once where nothing of
-    it is left."""
+def end_group(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
+    """End the group that a process leads: SIGTERM, then SIGKILL after a grace period (seconds). Returns at once where
+    nothing of it is left."""
     process.poll()
     if not signal_group(process.pid, signal.SIGTERM):
         return
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline and group_alive(process):
         time.sleep(0.02)
     if group_alive(process):

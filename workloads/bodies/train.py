@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,22 @@ from ray.train import (
 from ray.train import WorkerGroupError as RayWorkerGroupError
 from ray.train.torch import TorchTrainer
 
-from ..errors import WorkloadFailed
-from ..job import Job, ProgressWriter
+from ..errors import WorkloadFailed, WorkloadStopped
+from ..job import Job, ProgressWriter, Shard
 from ..spec import Train
 from .checkpoints import step_of
 from .examples import read_labels
 from .folders import claim, local_folder, require_ours, whole, write_json
-from .placement import on_node
+from .placement import gang, on_node
 from .relay import start_relay
+from .stop_watch import StopWatch, end_after_checkpoint, go_on
 from .text import load_tokenizer
 from .train_loop import train_loop
 from .user_loop import user_loop
 
 CHECKPOINTS_KEPT = 2
+BESIDE = {"memory": 1.0}
+"""What a worker takes whose device the driver holds: a byte, because Ray Train's bundles may not be empty."""
 
 
 class ReportsToProgress(UserCallback):  # type: ignore[misc]
@@ -57,7 +62,8 @@ class ReportsToProgress(UserCallback):  # type: ignore[misc]
 
 
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
-    """Train, and leave the best model in `<output>/model`. Raises WorkloadFailed."""
+    """Train, and leave the best model in `<output>/model`. Raises WorkloadFailed, and WorkloadStopped where it was
+    asked to end and has written a checkpoint."""
     spec = Train.model_validate(job.spec)
     output = local_folder(job.output)
     claim(output, job.workload_id)
@@ -65,40 +71,70 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         require_ours(output / "model")
         _check_input(spec)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    relay = start_relay(progress)
-    config = {"job": job.to_json(), "relay": relay}
-    trainer = TorchTrainer(
+    when_asked = go_on if spec.entrypoint is None else end_after_checkpoint(progress.path)
+    with devices(job) as placed, StopWatch(job.stop_path, when_asked):
+        trainer = _trainer(job, spec, placed, {"job": job.to_json(), "relay": start_relay(job)})
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise _why(error, spec) from error
+    summary = result.return_value if spec.entrypoint is None else None
+    if isinstance(summary, dict) and "stopped" in summary:
+        raise WorkloadStopped(f"a checkpoint was written at step {summary['stopped']}")
+    progress.write("phase", phase="finishing")
+    if spec.entrypoint is not None:
+        return {"outputs": {"output": job.output}, "metrics": _numbers(result.metrics or {})}
+    return _publish(job, output, summary or {})
+
+
+def _trainer(job: Job, spec: Train, placed: ScalingConfig, config: dict[str, Any]) -> TorchTrainer:
+    return TorchTrainer(
         train_loop if spec.entrypoint is None else user_loop,
         train_loop_config=config,
-        scaling_config=scaling(job),
+        scaling_config=placed,
         run_config=RunConfig(
             name=job.workload_id,
             storage_path=str(Path(job.run_dir, "train").absolute()),
             failure_config=FailureConfig(max_failures=spec.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[ReportsToProgress(str(progress.path))],
+            callbacks=[ReportsToProgress(job.progress_path)],
         ),
     )
-    try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        raise _why(error, spec) from error
-    progress.write("phase", phase="finishing")
-    if spec.entrypoint is not None:
-        return {"outputs": {"output": job.output}, "metrics": _numbers(result.metrics or {})}
-    return _publish(job, output, result.return_value or {})
 
 
-def scaling(job: Job) -> ScalingConfig:
-    """One worker a shard, each on its own node. Raises WorkloadFailed where shards hold different resources."""
-    resources = [dict(shard.resources) for shard in job.shards]
-    if any(other != resources[0] for other in resources):
-        raise WorkloadFailed("one training job needs one device type: its shards would hold different resources")
+@contextmanager
+def devices(job: Job) -> Iterator[ScalingConfig]:
+    """One worker a shard, each on its own node, for as long as the body runs. Raises WorkloadFailed where the shards
+    cannot be one gang.
+
+    Ray Train takes the same resources for every worker. Where the shards' differ, the driver holds them, and the
+    workers run beside them without any: what an emulated device or a core is named is no concern of theirs.
+    """
+    first = dict(job.shards[0].resources)
+    if all(dict(shard.resources) == first for shard in job.shards):
+        yield _scaling(job, first, use_gpu=first.get("GPU", 0) > 0)
+        return
+    hardware = sorted({shard.device_type for shard in job.shards if not _on_host(shard)})
+    if hardware:
+        others = sorted({shard.device_type for shard in job.shards if shard.device_type not in hardware})
+        beside = f" beside {', '.join(others)}" if others else ""
+        types = ", ".join(hardware) + beside
+        raise WorkloadFailed(f"one gang cannot train on {types}: their shards cannot add up gradients")
+    with gang(job.run_id, [shard.resources for shard in job.shards], [shard.node_id for shard in job.shards]):
+        yield _scaling(job, BESIDE, use_gpu=False)
+
+
+def _on_host(shard: Shard) -> bool:
+    """Whether a host's cores do its work."""
+    return shard.emulated_speed is not None or set(shard.resources) <= {"CPU", "memory"}
+
+
+def _scaling(job: Job, resources: dict[str, float], *, use_gpu: bool) -> ScalingConfig:
     return ScalingConfig(
         num_workers=len(job.shards),
-        use_gpu=resources[0].get("GPU", 0) > 0,
-        resources_per_worker=resources[0],
+        use_gpu=use_gpu,
+        resources_per_worker=resources,
         label_selector=[on_node(shard.node_id) for shard in job.shards],
     )
 

@@ -1,7 +1,7 @@
 """The training loop of one shard: built-in text classification under Ray Train and DDP.
 
-All shards go through the same global batches in step. Once a step they add up a few numbers (loss, tokens, whether a
-checkpoint is due), so they agree on everything that changes what they do next.
+All shards go through the same global batches in step. Once a step they add up a few numbers (loss, whether a checkpoint
+is due or the run is to end, and what each has computed), so they agree on everything that changes what they do next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray.train
@@ -22,15 +22,18 @@ import torch
 from torch import nn
 
 from ..errors import WorkloadFailed
-from ..job import Job
+from ..job import Job, Shard
 from ..spec import Train
 from . import batching
+from .balance import Balance
 from .checkpoints import Position, read_checkpoint, remove_unreported, write_checkpoint
 from .classifier import new_classifier, save_classifier
 from .emulation import Pacer
 from .examples import Examples, read_examples, read_labels
+from .own_time import own_time, reduce_when_ready
+from .stop_watch import StopRequests
 from .text import load_tokenizer
-from .train_progress import TrainProgress
+from .train_progress import ShardWork, TrainProgress
 from .workers import my_shard, quiet_ray_train
 
 MAX_GRADIENT_NORM = 1.0
@@ -38,7 +41,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train_loop(config: dict[str, Any]) -> dict[str, Any]:
-    """Train one shard; returns the run's summary, or `failed` where every shard would fail again."""
+    """Train one shard; returns the run's summary, `failed` where every shard would fail again, or `stopped` with the
+    step at which the run was ended."""
     job = Job.from_json(config["job"])
     quiet_ray_train()
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is newer than 2.6
@@ -47,6 +51,19 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     except WorkloadFailed as error:
         # Raised on all shards alike. Returned, because Ray Train would retry an exception.
         return {"failed": str(error)}
+
+
+class Step(NamedTuple):
+    """What all shards know of a step that is done."""
+
+    loss: float
+    """Mean over the global batch."""
+    work: list[ShardWork]
+    """By rank."""
+    due: bool
+    """A checkpoint is to be written."""
+    stop: bool
+    """The run is to end."""
 
 
 class Trainer:
@@ -62,11 +79,21 @@ class Trainer:
         self.pacer = Pacer(shard.emulated_speed)
         self.device = ray.train.torch.get_device()
         self.folder = Path(job.run_dir, "train", job.workload_id)
+        self.gang = self._meet(shard)
+        self.mixed = len({member.device_type for member in self.gang}) > 1
+        self.balance = Balance([member.speed for member in self.gang], adapts=self.mixed)
+        self.stops = StopRequests(relay) if self.rank == 0 else None
+        self.stopping = False
         self._load_data()
         self._load_model()
-        self.progress = TrainProgress(
-            relay if self.rank == 0 else None, shard.device_type, self.world, self.spec.precision, self.total_steps
-        )
+        types = [member.device_type for member in self.gang]
+        self.progress = TrainProgress(relay if self.rank == 0 else None, types, self.spec.precision, self.total_steps)
+
+    def _meet(self, mine: Shard) -> list[Shard]:
+        """The shards of the gang by rank."""
+        places = [0.0] * self.world
+        places[self.rank] = float(self.job.shards.index(mine))
+        return [self.job.shards[int(place)] for place in self._add_up(places)]
 
     def _load_data(self) -> None:
         folder = Path((self.spec.input or "").removeprefix("file://"))
@@ -84,6 +111,9 @@ class Trainer:
         self.model = new_classifier(self.spec.model or "", self.labels, self.options.pooling)
         kwargs = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
         self.parallel = ray.train.torch.prepare_model(self.model, parallel_strategy_kwargs=kwargs)
+        self.own = own_time(self.device, self.pacer)
+        if self.mixed:
+            self.parallel.register_comm_hook(self.own, reduce_when_ready)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.options.weight_decay), lr=self.options.learning_rate, fused=True
         )
@@ -98,7 +128,11 @@ class Trainer:
         while self.position.step < self.total_steps:
             epoch, _ = divmod(self.position.step, self.steps_per_epoch)
             loss = self._train_epoch(epoch)
-            self._finish_epoch(epoch, loss)
+            at = self.position.step
+            if at % self.steps_per_epoch == 0 or at == self.total_steps:
+                self._finish_epoch(epoch, loss)
+            if self.stopping and at < self.total_steps:
+                return {"stopped": at}
         return self._summary()
 
     def _resume(self) -> Position:
@@ -122,29 +156,39 @@ class Trainer:
         self.parallel.train()
         for number, rows in enumerate(batches[first:], start=first):
             started = time.perf_counter()
-            loss, tokens, due = self._step(rows, self.position.step)
+            step = self._step(rows, self.position.step)
             seconds = time.perf_counter() - started
-            losses.append(loss)
+            losses.append(step.loss)
             self.position = replace(self.position, step=self.position.step + 1, train_s=self.position.train_s + seconds)
-            self.progress.step(self.position.step, epoch, loss, len(rows), tokens, seconds)
-            if due and number + 1 < len(batches):  # the end of the epoch or of the run saves anyway
+            self.progress.step(self.position.step, epoch, step.loss, step.work, seconds)
+            self.stopping = step.stop
+            if (step.due or step.stop) and number + 1 < len(batches):  # the end of the epoch or of the run saves anyway
                 self._save({})
+            if step.stop:
+                break
         return float(np.mean(losses)) if losses else math.nan
 
-    def _step(self, rows: batching.IndexArray, step: int) -> tuple[float, int, bool]:
-        """One global batch: its mean loss, the padded tokens of all shards, and whether a checkpoint is due."""
-        mine = batching.share(rows, self.rank, self.world)
+    def _step(self, rows: batching.IndexArray, step: int) -> Step:
+        """One global batch, each shard its part of it. Raises WorkloadFailed where the loss is no number."""
+        mine = batching.share(rows, self.rank, self.balance.weights)
+        self.own.begin()
         with self.pacer.pace():
             torch.manual_seed(batching.step_seed(self.options.seed, step, self.rank))
             loss_sum, tokens = self._backward(mine, len(rows))
             self._update(step)
         due = self.rank == 0 and time.monotonic() - self._saved_at >= self.spec.checkpoint_every
-        total_loss, total_tokens, any_due = self._add_up([loss_sum, float(tokens), float(due)])
+        stop = self.stops is not None and self.stops.come()
+        own = [0.0] * (2 * self.world)  # each in its place: the sum is then the same to the bit on all shards
+        own[self.rank], own[self.world + self.rank] = self.own.seconds() if self.mixed else 0.0, float(tokens)
+        total_loss, any_due, any_stop, *each = self._add_up([loss_sum, float(due), float(stop), *own])
         if not math.isfinite(total_loss):
             raise WorkloadFailed(
                 f"the loss became {total_loss} at step {step}; a lower learning_rate or precision fp32 may help"
             )
-        return total_loss / len(rows), int(total_tokens), any_due > 0
+        counts = batching.row_counts(len(rows), self.balance.weights)
+        work = [ShardWork(*one) for one in zip(counts, each[self.world :], each[: self.world], strict=True)]
+        self.balance.observe(each[: self.world])
+        return Step(total_loss / len(rows), work, any_due > 0, any_stop > 0)
 
     def _backward(self, mine: batching.IndexArray, global_rows: int) -> tuple[float, int]:
         empty = len(mine) == 0  # a last batch with fewer rows than shards: take part in the all-reduce with nothing
@@ -187,7 +231,7 @@ class Trainer:
 
     def _validate(self) -> tuple[float, float]:
         """(accuracy, loss) over the whole validation split, each shard its part."""
-        mine = np.arange(len(self.validation))[self.rank :: self.world]
+        mine = batching.share(np.arange(len(self.validation)), self.rank, self.balance.weights)
         correct = loss_sum = 0.0
         self.parallel.eval()
         size = max(self.options.batch_size, 64)

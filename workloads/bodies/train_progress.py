@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 WARM_STEPS = 2
 WINDOW_S = 5.0
+
+
+class ShardWork(NamedTuple):
+    """What one shard did in one step."""
+
+    rows: int
+    tokens: float
+    """With padding."""
+    seconds: float
+    """Of its own compute; 0 where that is not measured."""
 
 
 @dataclass
@@ -20,21 +30,29 @@ class Window:
     samples: int = 0
     tokens: int = 0
 
+    def add(self, seconds: float, samples: int, tokens: int) -> None:
+        """One more step."""
+        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
+        self.samples, self.tokens = self.samples + samples, self.tokens + tokens
+
 
 @dataclass
 class TrainProgress:
     """Sends `step` and `timing` records to the relay (None on the shards that stay silent).
 
-    The first steps of a process are left out of timing: they allocate memory and compile kernels.
+    The first steps of a process are left out of timing: they allocate memory and compile kernels. A gang of one device
+    type is timed as a whole; of one of several types each shard's own compute is, added up by type.
     """
 
     relay: Any
-    device_type: str
-    count: int
+    device_types: Sequence[str]
+    """By rank."""
     precision: str
     total_steps: int
     clock: Callable[[], float] = time.monotonic
     window: Window = field(default_factory=Window)
+    own: dict[str, Window] = field(default_factory=dict)
+    """By device type, in a gang of several: one step of one shard is a step."""
     _samples: int = 0
     _seen: int = 0
     _last_record: float = float("-inf")
@@ -50,20 +68,26 @@ class TrainProgress:
         self._samples = samples
         self.record("phase", phase="running")
 
-    def step(self, step: int, epoch: int, loss: float, rows: int, tokens: int, seconds: float) -> None:
-        """One global step took `seconds` for `rows` rows of `tokens` padded tokens in all."""
+    def step(self, step: int, epoch: int, loss: float, work: Sequence[ShardWork], seconds: float) -> None:
+        """One global step took `seconds`, and each shard its part of them (by rank)."""
+        rows, tokens = sum(each.rows for each in work), int(sum(each.tokens for each in work))
         self._samples += rows
         self._seen += 1
         if self._seen > WARM_STEPS:
             for window in (self.window, self._rate):
-                window.steps, window.seconds = window.steps + 1, window.seconds + seconds
-                window.samples, window.tokens = window.samples + rows, window.tokens + tokens
+                window.add(seconds, rows, tokens)
+            self._add_own(work)
         now = self.clock()
         if now - self._last_record >= 1.0 or step == self.total_steps:
             self._last_record = now
             self._report_step(step, epoch, loss)
         if self.window.seconds >= WINDOW_S or (step == self.total_steps and self.window.steps):
             self._report_timing()
+
+    def _add_own(self, work: Sequence[ShardWork]) -> None:
+        for device_type, each in zip(self.device_types, work, strict=True):
+            if each.rows and each.seconds > 0:
+                self.own.setdefault(device_type, Window()).add(each.seconds, each.rows, int(each.tokens))
 
     def _report_step(self, step: int, epoch: int, loss: float) -> None:
         rate = self._rate.samples / self._rate.seconds if self._rate.seconds else 0.0
@@ -74,8 +98,17 @@ class TrainProgress:
         )  # fmt: skip
 
     def _report_timing(self) -> None:
-        window, self.window = self.window, Window()
+        window, own = self.window, self.own
+        self.window, self.own = Window(), {}
+        world = len(self.device_types)
+        if len(set(self.device_types)) == 1:
+            self._timing(self.device_types[0], world, window)
+            return
+        for device_type, each in own.items():
+            self._timing(device_type, 1, each, gang=world)
+
+    def _timing(self, device_type: str, count: int, window: Window, **more: int) -> None:
         self.record(
-            "timing", device_type=self.device_type, count=self.count, seconds=round(window.seconds, 4),
-            samples=window.samples, tokens=window.tokens, unit="step", precision=self.precision, steps=window.steps,
+            "timing", device_type=device_type, count=count, seconds=round(window.seconds, 4), samples=window.samples,
+            tokens=window.tokens, unit="step", precision=self.precision, steps=window.steps, **more,
         )  # fmt: skip

@@ -131,6 +131,52 @@ def test_a_stopped_run_writes_no_more(world: World) -> None:
     assert world.cluster.active_runs() == []
 
 
+SAVES = [{"kind": "checkpoint", "step": 5}]
+STOPS = [
+    ("it saves and ends by itself", Script(run_s=99, stop_s=4, saves=SAVES), 10.0, 4.0, ["phase", "checkpoint"]),
+    ("what takes too long is ended", Script(run_s=99, stop_s=20, saves=SAVES), 10.0, 10.0, ["phase"]),
+    ("what has not begun ends at once", Script(startup_s=50, run_s=9, stop_s=4, saves=SAVES), 10.0, 0.0, []),
+    ("without grace nothing is saved", Script(run_s=99, stop_s=4, saves=SAVES), 0.0, 0.0, ["phase"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "grace_s", "after_s", "kinds"), [row[1:] for row in STOPS], ids=[row[0] for row in STOPS]
+)
+def test_a_run_that_is_asked_to_end(
+    world: World, script: Script, grace_s: float, after_s: float, kinds: list[str]
+) -> None:
+    world.start("a", T4, script=script)
+    world.now_s += 5
+    world.cluster.stop("a", grace_s)
+    for _ in range(int(after_s)):
+        assert world.state("a") == "running"
+        assert world.cluster.snapshot().free("T4") == 1
+        world.cluster.stop("a", 1000.0)
+        world.now_s += 1
+    assert world.cluster.observe(["a"])["a"].ended_s == 105.0 + after_s
+    assert world.state("a") == "stopped"
+    assert [record["kind"] for record in world.cluster.progress("a")] == kinds
+
+
+def test_one_that_ends_well_while_it_is_asked_to_stop_has_succeeded(world: World) -> None:
+    world.start("a", T4, script=Script(run_s=8, stop_s=20))
+    world.now_s += 5
+    world.cluster.stop("a", 10.0)
+    world.now_s += 3
+    assert world.state("a") == "succeeded"
+
+
+def test_a_call_without_grace_ends_what_was_given_some(world: World) -> None:
+    world.start("a", T4, script=Script(run_s=99, stop_s=20, saves=SAVES))
+    world.now_s += 5
+    world.cluster.stop("a", 30.0)
+    world.now_s += 1
+    world.cluster.stop("a")
+    assert world.state("a") == "stopped"
+    assert [record["kind"] for record in world.cluster.progress("a")] == ["phase"]
+
+
 def test_an_unreachable_cluster_says_so_and_its_runs_go_on(world: World) -> None:
     world.start("a", T4)
     world.cluster.set_reachable(False)

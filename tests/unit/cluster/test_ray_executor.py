@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cluster.ray_executor import RayExecutor
 from cluster.types import RunRequest
 from workloads.errors import WorkloadFailed
 from workloads.job import Job, ProgressWriter
+from workloads.stopping import request_stop, stop_deadline_s
 
 
 class FakeJobsServer:
@@ -27,6 +28,7 @@ class FakeJobsServer:
         self.status = 200
         self.tokens: set[str | None] = set()
         self.paths: list[str] = []
+        self.stopped: list[str] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,6 +40,12 @@ class FakeJobsServer:
                 self.send_response(outer.status if outer.status != 200 else 404 if body is None else 200)
                 self.end_headers()
                 self.wfile.write(json.dumps(body).encode())
+
+            def do_POST(self) -> None:
+                outer.stopped.append(self.path.removeprefix("/api/jobs/").removesuffix("/stop"))
+                self.send_response(outer.status)
+                self.end_headers()
+                self.wfile.write(b"{}")
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -63,13 +71,43 @@ def server() -> Iterator[FakeJobsServer]:
     found.close()
 
 
+class Clock:
+    """Unix seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 5000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture
-def executor(server: FakeJobsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayExecutor]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(
+    server: FakeJobsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> Iterator[Callable[[], RayExecutor]]:
+    """Executors of one cluster, as one process after the other would make them."""
     (tmp_path / "token").write_text("secret\n")
     monkeypatch.setattr(RayExecutor, "_sweep", lambda self, run_id: None)
-    found = RayExecutor(server.url, "127.0.0.1:1", lambda run_id: tmp_path / run_id, tmp_path / "token")
-    yield found
-    found.close()
+    made: list[RayExecutor] = []
+
+    def make() -> RayExecutor:
+        token = tmp_path / "token"
+        made.append(RayExecutor(server.url, "127.0.0.1:1", lambda run_id: tmp_path / run_id, token, clock=clock))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+@pytest.fixture
+def executor(make: Callable[[], RayExecutor]) -> RayExecutor:
+    return make()
 
 
 @pytest.mark.parametrize(
@@ -209,3 +247,95 @@ def test_code_that_cannot_be_unpacked_fails_the_run_with_the_reason(tmp_path: Pa
         executor.start(request(tmp_path / "code.zip", "w", tmp_path))
     executor.close()
     assert caught.value.retryable
+
+
+def runs(server: FakeJobsServer, folder: Path, name: str = "a") -> None:
+    """A run whose body has said that its work began."""
+    server.job(name, "RUNNING")
+    ProgressWriter(folder / name).write("phase", phase="running")
+
+
+def test_a_run_that_is_given_time_is_asked_first_and_ended_when_the_time_is_over(
+    executor: RayExecutor, server: FakeJobsServer, tmp_path: Path, clock: Clock
+) -> None:
+    runs(server, tmp_path)
+    executor.stop("a", 30.0)
+    assert stop_deadline_s(tmp_path / "a.stop") == 5030.0
+    clock.now_s += 29.0
+    executor.stop("a", 30.0)
+    executor.observe(["a"])
+    assert server.stopped == []
+    clock.now_s += 1.0
+    executor.stop("a", 30.0)
+    assert server.stopped == ["a"]
+
+
+def test_the_first_deadline_holds_for_later_processes_and_needs_no_further_call(
+    make: Callable[[], RayExecutor], server: FakeJobsServer, tmp_path: Path, clock: Clock
+) -> None:
+    runs(server, tmp_path)
+    make().stop("a", 30.0)
+    clock.now_s += 20.0
+    later = make()
+    later.stop("a", 30.0)
+    later.observe(["a"])
+    assert (server.stopped, stop_deadline_s(tmp_path / "a.stop")) == ([], 5030.0)
+    clock.now_s += 10.0
+    make().observe(["a"])
+    assert server.stopped == ["a"]
+
+
+def test_a_call_without_grace_ends_the_run_now(executor: RayExecutor, server: FakeJobsServer, tmp_path: Path) -> None:
+    runs(server, tmp_path)
+    executor.stop("a", 30.0)
+    executor.stop("a")
+    assert server.stopped == ["a"]
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_a_run_whose_work_has_not_begun_is_ended_at_once(
+    executor: RayExecutor, server: FakeJobsServer, tmp_path: Path, status: str
+) -> None:
+    server.job("a", status)
+    executor.stop("a", 30.0)
+    assert server.stopped == ["a"]
+    assert not (tmp_path / "a.stop").exists()
+
+
+@pytest.mark.parametrize("status", [None, "SUCCEEDED", "FAILED", "STOPPED"])
+def test_a_run_that_is_not_there_or_over_is_not_asked(
+    executor: RayExecutor, server: FakeJobsServer, tmp_path: Path, status: str | None
+) -> None:
+    if status is not None:
+        server.job("a", status)
+    executor.stop("a", 30.0)
+    assert server.stopped == []
+    assert not (tmp_path / "a.stop").exists()
+
+
+def test_a_run_that_cannot_be_asked_is_ended(
+    executor: RayExecutor, server: FakeJobsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> float:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cluster.ray_executor.request_stop", full)
+    runs(server, tmp_path)
+    executor.stop("a", 30.0)
+    assert server.stopped == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "exit_code", "state"),
+    [(True, 143, "stopped"), (True, 1, "failed"), (False, 143, "failed")],
+    ids=["it ended as it was asked to", "it failed meanwhile", "somebody else ended it"],
+)
+def test_a_run_that_ended_by_itself_as_it_was_asked_to_is_stopped(
+    executor: RayExecutor, server: FakeJobsServer, tmp_path: Path, asked: bool, exit_code: int, state: str
+) -> None:
+    if asked:
+        request_stop(tmp_path / "a.stop", 5030.0)
+    server.job("a", "FAILED", message="boom", error_type="JOB_ENTRYPOINT_COMMAND_ERROR", driver_exit_code=exit_code)
+    run = executor.observe(["a"])["a"]
+    assert (run.state, run.message) == (state, "" if state == "stopped" else "boom")
+    assert run.ended

@@ -48,9 +48,9 @@ def policy(world: World) -> Stopping:
     return made
 
 
-def train(world: World, name: str, *scripts: Script) -> None:
+def train(world: World, name: str, *scripts: Script, **fields: Any) -> None:
     """A training run of the user's own, on a T4; a script for each attempt."""
-    spec = {"kind": "train", "name": name, "entrypoint": "mine:loop", "resources": {"devices": ["T4"]}}
+    spec = {"kind": "train", "name": name, "entrypoint": "mine:loop", "resources": {"devices": ["T4"]}, **fields}
     world.profiler.works[name] = Work("train", name, declared_s=100.0)
     world.scripts[name] = list(scripts)
     record = Record(name, name, "train", spec, "pending", world.now_s, f"/out/{name}", f"/run/{name}")
@@ -95,7 +95,7 @@ def test_what_is_being_stopped_has_as_much_left_as_it_will_go_on_from(
     train(world, "a", Script(run_s=100.0, records=[(5.0, checkpoint(20)), (9.0, step(50))]), Script(run_s=60.0))
     for _ in range(15):
         world.cycle()
-    monkeypatch.setattr(world.cluster, "stop", lambda _: None)
+    monkeypatch.setattr(world.cluster, "stop", lambda *_: None)
     policy.stop = True
     world.cycle()
     world.cycle()
@@ -104,6 +104,47 @@ def test_what_is_being_stopped_has_as_much_left_as_it_will_go_on_from(
     monkeypatch.undo()
     policy.stop = False
     world.run_until_ended()
+
+
+def begun(world: World, policy: Stopping, stop_s: float, grace_s: float = 30.0) -> None:
+    """A training half done and never saved, which is being stopped: it takes `stop_s` to save."""
+    records = [(9.0, step(50))]
+    saving = Script(run_s=100.0, records=records, stop_s=stop_s, saves=[checkpoint(50)])
+    train(world, "a", saving, Script(run_s=50.0), grace=grace_s)
+    for _ in range(15):
+        world.cycle()
+    policy.stop = True
+    world.cycle()
+    assert world.states() == {"a": "stopping"}
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "took_s", "fraction"), [(30.0, 3.0, 0.5), (2.0, 2.0, 0.0)], ids=["in time", "not in time"]
+)
+def test_a_stop_for_the_plan_gives_time_to_save(
+    world: World, policy: Stopping, grace_s: float, took_s: float, fraction: float
+) -> None:
+    begun(world, policy, 3.0, grace_s)
+    asked_s = world.now_s
+    while world.get("a").state == "stopping":
+        world.cycle()
+    assert world.now_s - asked_s == took_s
+    assert (world.get("a").state, world.get("a").fraction) == ("queued", fraction)
+    lost = world.event("a", "queued").data
+    assert lost["lost_fraction"] == 0.5 - fraction
+    assert (lost["lost_s"] == 0.0) == (fraction > 0)
+    policy.stop = False
+    world.run_until_ended()
+    assert world.states() == {"a": "succeeded"}
+
+
+def test_a_user_who_cancels_waits_for_no_checkpoint(world: World, policy: Stopping) -> None:
+    begun(world, policy, 20.0)
+    world.cancel("a")
+    world.cycle()
+    world.cycle()
+    assert world.states() == {"a": "cancelled"}
+    assert not world.cluster.active_runs()
 
 
 class Watching:

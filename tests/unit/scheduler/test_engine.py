@@ -185,7 +185,7 @@ def test_a_stop_that_did_not_reach_the_cluster_is_said_again(world: World, monke
     world.submit("a", script=LONG)
     world.cycle()
     world.cancel("a")
-    monkeypatch.setattr(world.cluster, "stop", lambda run_id: None)
+    monkeypatch.setattr(world.cluster, "stop", lambda run_id, grace_s: None)
     world.cycle()
     assert [job.run_id for job in world.cluster.active_runs()] == ["a"]
     monkeypatch.undo()

@@ -151,7 +151,7 @@ def test_every_move_of_the_table_is_made_by_somebody(monkeypatch: pytest.MonkeyP
     world.cycle()
     world.cancel("a")
     world.cycle()
-    world.cluster.stop = lambda run_id: None  # type: ignore[method-assign]  # too late: it ends well
+    world.cluster.stop = lambda run_id, grace_s=0.0: None  # type: ignore[method-assign]  # too late: it ends well
     world.cancel("b")
     world.run_until_ended()
     assert world.states() == {"a": "cancelled", "b": "succeeded", "poor": "failed"}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cluster.fake import Script
-from making import PROFILE, TYPES, configuration, inference, standard, training
+from making import PROFILE, TYPES, configuration, inference, products, standard, training
 from scheduler.engine.learn import learn
 from scheduler.engine.progress import Progress, Timing
-from scheduler.estimate.calibration import Calibration, Subject
+from scheduler.estimate.calibration import Calibration, Subject, operating_point
 from scheduler.estimate.candidates import facts_of
 from scheduler.estimate.cost_model import CHECKPOINT_BYTES_S, MOMENT_BYTES, STARTUP_S, WEIGHT_BYTES, Facts, estimate
 from scheduler.estimate.expectation import expectation, expected_work_s
@@ -252,3 +252,37 @@ def test_what_a_cycle_still_learns_beside_a_reset_is_forgotten_too(world: World)
     world.cycle()
     assert world.engine.calibration == Calibration()
     assert world.store.load_calibration() == Calibration()
+
+
+def in_a_gang(work: Work, factor: float, device: str, rows: int, steps: int, gang: int = 2) -> Timing:
+    """A shard's own compute of `rows` of each batch at `factor` times the predicted seconds."""
+    part = replace(work, batch_size=rows)
+    expected = expectation(part, device, 1, rows * steps, FACTS)
+    assert expected is not None
+    samples = float(rows * steps)
+    return Timing(device, 1, factor * expected.seconds, samples, steps=float(steps), gang=gang)
+
+
+def test_a_gang_of_several_types_teaches_each_type_what_its_own_shards_computed() -> None:
+    heavy = replace(PROFILE, forward=products(2e9), backward=products(4e9))  # type: ignore[arg-type]
+    work = training(samples=1e6, batch_size=64, profile=heavy)
+    timings = (in_a_gang(work, 2.0, "T4", 14, 50), in_a_gang(work, 3.0, "A100", 50, 50))
+    calibration, refused = teach(work, {"T4": 1, "A100": 1}, 5000.0, *timings)
+    assert refused == []
+    assert [(subject.device, shards) for subject, shards, _ in calibration.points] == [("T4", 1), ("A100", 1)]
+    labels = [label for _, _, label in calibration.points]
+    assert labels == [operating_point(14.0, 50.0), operating_point(50.0, 50.0)], "of the rows that each had at a time"
+    overhead = calibration.overhead_s("train", PROFILE.family, 2, STARTUP_S["train"])
+    assert not overhead.known, "its shards' own compute says nothing of the whole"
+    for device, factor in (("T4", 2.0), ("A100", 3.0)):
+        plain, taught = (predicted(work, each, **{device: 1}) for each in (Calibration(), calibration))
+        assert (taught - STARTUP_S["train"]) / (plain - STARTUP_S["train"]) == pytest.approx(factor, rel=0.2)
+
+
+def test_what_a_shard_of_a_gang_took_is_not_taken_for_whole_batches() -> None:
+    """Two rows a step pay for the optimizer as often as sixty-four do."""
+    work = training(samples=1e6, batch_size=64)
+    timing = in_a_gang(work, 1.0, "T4", 2, 500)
+    calibration, _ = teach(work, {"T4": 1, "A100": 1}, 5000.0, timing)
+    plain, taught = (predicted(work, each, T4=1) for each in (Calibration(), calibration))
+    assert taught == pytest.approx(plain, rel=1e-3)

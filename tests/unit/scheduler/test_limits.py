@@ -13,7 +13,7 @@ from cluster.types import Snapshot
 from making import node, placed, snapshot
 from scheduler.engine.charges import charges_of, days_of
 from scheduler.engine.engine import Engine
-from scheduler.engine.limits import BUDGET_SPENT
+from scheduler.engine.limits import BUDGET_SPENT, grace_s
 from scheduler.estimate.work import Work
 from scheduler.store import Charge, Event, Record
 from scheduler.types import QueueRules
@@ -219,3 +219,32 @@ def test_every_attempt_is_charged_as_much_as_its_record_says(world: World) -> No
     assert [charge.attempt for charge in charges] == [1, 2]
     assert sum(charge.usd or 0.0 for charge in charges) == pytest.approx(world.get("a").spent_usd)
     assert {charge.owner for charge in charges} == {"admin"}
+
+
+def test_a_plan_gives_time_to_save_and_a_user_who_cancels_gives_none() -> None:
+    record = Record("a", "a", "train", {"grace": 120.0}, "stopping", 0.0, "/o", "/r")
+    assert grace_s(record, 50.0, 1.0) == 120.0
+    assert grace_s(replace(record, spec={}), 50.0, 1.0) == 30.0
+    assert grace_s(replace(record, cancel_requested=True), 50.0, 1.0) == 0.0
+
+
+def test_a_spent_budget_gives_the_time_it_can_pay_for() -> None:
+    record = Record(
+        "a", "a", "train", {"grace": 30.0}, "stopping", 0.0, "/o", "/r", attempt=1, started_s=0.0, price_usd_h=3.6,
+        placement=placed(("T4", "n")), budget_usd=0.1, pause_cause=BUDGET_SPENT,
+    )  # fmt: skip
+    assert grace_s(record, 60.0, 1.0) == 30.0, "40 s are left"
+    assert grace_s(record, 80.0, 1.0) == pytest.approx(15.0)
+    assert grace_s(record, 97.0, 1.0) == 0.0
+
+
+def test_what_will_end_within_its_budget_is_not_stopped(world: World) -> None:
+    usd_h = world.cluster.snapshot().device_types["T4"].price_usd_h
+    assert usd_h is not None
+    rows = tuple((float(at_s), {"kind": "rows", "rows": at_s, "total_rows": 100}) for at_s in range(0, 100, 5))
+    work, resources = Work("batch-infer", "a", declared_s=100.0), {"devices": ["T4"]}
+    budget_usd = usd_h / 3600 * 115
+    script = Script(run_s=100.0, records=rows)
+    world.submit("a", script=script, work=work, gang=True, resources=resources, budget_usd=budget_usd)
+    world.run_until_ended()
+    assert world.states() == {"a": "succeeded"}

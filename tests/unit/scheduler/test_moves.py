@@ -102,9 +102,9 @@ def test_retries(failures: int, retries: int, state: str, delay_s: float | None)
     assert (after.failures, after.losses) == (failures, 0)
     assert after.queued_s == (820.0 if state == "queued" else held().queued_s)
     if delay_s is not None:
-        assert event == Event(
-            "retry", f"attempt 7 failed ({failures} of {retries + 1}): boom", "w", data={"delay_s": delay_s}
-        )
+        lost = {"lost_fraction": 0.0, "lost_s": 0.0}
+        cause = f"attempt 7 failed ({failures} of {retries + 1}): boom"
+        assert event == Event("retry", cause, "w", data={"delay_s": delay_s, **lost})
 
 
 def test_what_would_fail_again_is_not_tried_again() -> None:
@@ -131,7 +131,7 @@ def test_attempts_that_are_lost_begin_some_time_apart(losses: int, ran_s: float,
     lost = RunObservation("w", "lost", "gone")
     after, event = moves.ended(held(losses=losses - 1), lost, Progress(), 100.0 + ran_s, 100.0 + ran_s)
     assert after.not_before_s == (None if delay_s is None else 100.0 + ran_s + delay_s)
-    assert event.data == {"delay_s": delay_s or 0.0}
+    assert event.data["delay_s"] == (delay_s or 0.0)
 
 
 @pytest.mark.parametrize(("state", "run"), [("running", "failed"), ("running", "lost"), ("stopping", "stopped")])
@@ -150,7 +150,7 @@ def test_what_an_attempt_leaves_in_checkpoints_is_kept(state: State, run: RunSta
 
 def test_what_a_stop_would_lose() -> None:
     at_work = Progress(running_since_s=150.0)
-    train = replace(held(), kind="train")
+    train = replace(held(), kind="train", spec={"entrypoint": "mine:loop"})
     assert moves.unsaved_s(train, at_work, 400.0) == 250.0
     assert moves.unsaved_s(train, replace(at_work, saved_s=380.0), 400.0) == 20.0
     assert moves.unsaved_s(train, Progress(running_since_s=3.0), 400.0) == 300.0, "it has held devices since 100 s"
@@ -158,6 +158,7 @@ def test_what_a_stop_would_lose() -> None:
     assert moves.unsaved_s(replace(train, placement=None), at_work, 400.0) == 0.0
     for kind in ("batch-infer", "command"):
         assert moves.unsaved_s(replace(held(), kind=kind), at_work, 400.0) == 0.0
+    assert moves.unsaved_s(replace(train, spec={}), at_work, 400.0) == 0.0, "the built-in trainer saves first"
 
 
 def test_a_stop_for_the_plan_waits_on_and_a_stop_for_the_user_is_the_end() -> None:
@@ -233,3 +234,35 @@ def test_the_same_choice_for_the_same_reasons() -> None:
     assert moves.gist(first) != moves.gist(said(None, "waits for A100 x1: free in about 9 s", "capacity"))
     assert moves.gist(first) != moves.gist(said("T4", "T4 x1 is the least money", "capacity"))
     assert moves.gist(first) != moves.gist(said(None, "waits for T4 x1: free in about 9 s", "memory"))
+
+
+def trained(**spec: Any) -> Record:
+    """A training that began when second 100 began."""
+    own = {"kind": "train", "name": "w", "input": "/i", "model": "m", **spec}
+    return replace(held("stopping", fraction=0.1), kind="train", spec=own)
+
+
+SAVED = Progress(running_since_s=110.0, step=60, total_steps=100, saved_step=60, saved_s=800.0, last_s=805.0)
+LOST = [
+    ("what saved its very step loses nothing", SAVED, (0.0, 0.0)),
+    ("steps after the last checkpoint", replace(SAVED, saved_step=20, saved_s=400.0, last_s=700.0), (0.4, 300.0)),
+    ("no checkpoint: all of the attempt", replace(SAVED, saved_step=None, saved_s=None, last_s=700.0), (0.5, 590.0)),
+    ("what an earlier attempt left is not lost again", replace(SAVED, step=5, saved_step=None), (0.0, 0.0)),
+    ("who does not say where it is loses seconds", Progress(running_since_s=110.0, last_s=610.0), (0.0, 500.0)),
+    ("nothing before the first step", Progress(), (0.0, 0.0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("progress", "lost"), [row[1:] for row in LOST], ids=[row[0] for row in LOST])
+@pytest.mark.parametrize("kind", ["queued", "retry"])
+def test_what_an_ended_attempt_has_lost_is_told(kind: str, progress: Progress, lost: tuple[float, float]) -> None:
+    state: State = "stopping" if kind == "queued" else "running"
+    _, event = end(replace(trained(), state=state), "stopped" if kind == "queued" else "failed", progress)
+    assert event.kind == kind
+    assert (event.data["lost_fraction"], event.data["lost_s"]) == pytest.approx(lost)
+
+
+def test_what_begins_again_has_lost_all_of_it() -> None:
+    rows = Progress(running_since_s=120.0, rows=30, total_rows=60, last_s=820.0)
+    _, event = end(held(), "failed", rows)
+    assert (event.data["lost_fraction"], event.data["lost_s"]) == (0.5, 700.0)

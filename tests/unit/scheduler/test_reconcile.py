@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster.types import Snapshot
-from making import node, placed, snapshot, standard
+from making import est, node, placed, snapshot, standard
 from scheduler.engine.launch import progress_path, run_request
 from scheduler.engine.reconcile import Action, Drop, Refusal, Start, Stop, reconcile, validate
 from scheduler.states import State
@@ -100,3 +101,16 @@ def test_what_the_executor_is_told() -> None:
         Shard("A100", "a100", {"A100": 1.0, "CPU": 2.0}, None, 2),
         Shard("cpu", "head", {"CPU": 1.0}, None, 2),
     )
+
+
+def test_shards_of_a_mixed_gang_know_what_was_predicted_of_them() -> None:
+    both = placed(("T4", "t4-a"), ("A100", "a100"), ("T4", "t4-b"))
+    estimates = [
+        replace(est(9.0, T4=2, A100=1), speeds=(("A100", 20.0), ("T4", 6.0))),
+        replace(est(9.0, T4=1, A100=1), speeds=(("A100", 24.0), ("T4", 8.0))),
+    ]
+    for order in (estimates, estimates[::-1]):
+        request = run_request(record("w", "starting", both, estimates=tuple(order)), standard())
+        assert [shard.speed for shard in request.job.shards] == [6.0, 20.0, 6.0]
+    other = run_request(record("w", "starting", both, estimates=(estimates[1],)), standard())
+    assert [shard.speed for shard in other.job.shards] == [1.0, 1.0, 1.0], "of this gang nothing was predicted"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workloads.bodies import batching
 
@@ -14,7 +16,7 @@ LENGTHS = np.random.default_rng(1).integers(3, 40, size=1003)
 @pytest.mark.parametrize("batch_size", [1, 8, 64, 5000])
 def test_an_epoch_has_every_row_exactly_once_over_all_shards(world: int, batch_size: int) -> None:
     batches = batching.plan_epoch(LENGTHS, batch_size, seed=0, epoch=0)
-    seen = [row for batch in batches for rank in range(world) for row in batching.share(batch, rank, world)]
+    seen = [row for batch in batches for rank in range(world) for row in batching.share(batch, rank, [1.0] * world)]
     assert sorted(seen) == list(range(len(LENGTHS)))
     assert len(batches) == batching.steps_per_epoch(len(LENGTHS), batch_size)
 
@@ -64,12 +66,47 @@ def test_batches_of_similar_lengths_waste_little() -> None:
 
 def test_shards_get_as_much_work_as_each_other() -> None:
     batch = batching.plan_epoch(LENGTHS, 64, 0, 0)[0]
-    parts = [LENGTHS[batching.share(batch, rank, 4)].sum() for rank in range(4)]
+    parts = [LENGTHS[batching.share(batch, rank, [1.0] * 4)].sum() for rank in range(4)]
     assert max(parts) - min(parts) < 0.1 * sum(parts)
 
 
 def test_a_batch_smaller_than_the_gang_leaves_shards_empty() -> None:
-    assert [len(batching.share(np.array([5]), rank, 3)) for rank in range(3)] == [1, 0, 0]
+    assert [len(batching.share(np.array([5]), rank, [1.0] * 3)) for rank in range(3)] == [1, 0, 0]
+    assert len(batching.share(np.array([], dtype=np.int64), 0, [1.0] * 3)) == 0
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 7])
+def test_equal_shards_take_every_so_many_th_row(world: int) -> None:
+    for rows in range(40):
+        batch = np.arange(100, 100 + rows)
+        parts = [batching.share(batch, rank, [1 / world] * world).tolist() for rank in range(world)]
+        assert parts == [batch[rank::world].tolist() for rank in range(world)]
+
+
+@given(
+    rows=st.integers(0, 300),
+    weights=st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=9),
+    scale=st.sampled_from([1e-9, 1.0, 3.0, 1e9]),
+)
+def test_every_row_goes_to_one_shard_in_proportion_to_its_weight(rows: int, weights: list[float], scale: float) -> None:
+    batch = np.random.default_rng(rows).permutation(rows)
+    parts = [batching.share(batch, rank, weights) for rank in range(len(weights))]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(rows))
+    counts = batching.row_counts(rows, weights)
+    assert [len(part) for part in parts] == counts
+    assert all(abs(n - rows * w / sum(weights)) < 1 + 1e-9 for n, w in zip(counts, weights, strict=True))
+    scaled = batching.row_counts(rows, [scale * weight for weight in weights])
+    assert max(abs(a - b) for a, b in zip(counts, scaled, strict=True)) <= 1
+
+
+def test_a_shard_with_little_weight_gets_no_row_and_the_rest_all_of_them() -> None:
+    assert batching.row_counts(8, [1.0, 0.01, 0.5]) == [5, 0, 3]
+
+
+def test_uneven_shards_get_rows_of_all_lengths() -> None:
+    batch = batching.plan_epoch(LENGTHS, 64, 0, 0)[0]
+    parts = [LENGTHS[batching.share(batch, rank, [3.0, 1.0])] for rank in range(2)]
+    assert abs(parts[0].mean() - parts[1].mean()) < 0.05 * LENGTHS[batch].mean()
 
 
 def test_length_batches_cover_all_rows_longest_first() -> None:

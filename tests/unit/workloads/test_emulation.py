@@ -51,3 +51,25 @@ def test_an_error_is_passed_on_without_a_sleep() -> None:
     with pytest.raises(ValueError, match="boom"):
         fails()
     assert time.slept_s == []
+
+
+def test_the_device_has_computed_at_its_own_speed() -> None:
+    for speed, busy_s in ((None, 3.0), (0.5, 6.0)):
+        time = FakeTime()
+        pacer = time.pacer(speed)
+        for seconds in (2.0, 1.0):
+            with pacer.pace():
+                time.cpu_s += seconds
+        assert pacer.busy_s == busy_s
+
+
+def test_what_is_behind_is_caught_up_before_others_are_waited_for_and_not_twice() -> None:
+    time = FakeTime()
+    pacer = time.pacer(0.25)
+    with pacer.pace():
+        time.cpu_s += 2.0
+        pacer.catch_up()
+        assert time.slept_s == [6.0]
+        time.cpu_s += 1.0
+    assert time.slept_s == [6.0, 3.0]
+    assert pacer.busy_s == 12.0

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from workloads.bodies.examples import read_examples, read_labels
-from workloads.bodies.train_progress import TrainProgress
+from workloads.bodies.train_progress import ShardWork, TrainProgress
 from workloads.bodies.workers import shard_at
 from workloads.errors import WorkloadFailed
 from workloads.job import Shard
@@ -57,12 +57,12 @@ class Recorder:
 
 def test_timing_leaves_the_first_steps_out_and_adds_the_rest_up() -> None:
     relay, now = Recorder(), [0.0]
-    progress = TrainProgress(relay, "T4", 2, "fp32", total_steps=10, clock=lambda: now[0])
+    progress = TrainProgress(relay, ["T4", "T4"], "fp32", total_steps=10, clock=lambda: now[0])
     progress.begin(samples=0)
     for step in range(1, 11):
         seconds = 100.0 if step <= 2 else 1.0
         now[0] += seconds
-        progress.step(step, 0, 0.5, rows=8, tokens=80, seconds=seconds)
+        progress.step(step, 0, 0.5, [ShardWork(4, 40.0, 0.0)] * 2, seconds=seconds)
     timing = [values for kind, values in relay.records if kind == "timing"]
     assert [(t["seconds"], t["samples"], t["tokens"], t["steps"]) for t in timing] == [(5, 40, 400, 5), (3, 24, 240, 3)]
     assert {(t["device_type"], t["count"], t["unit"]) for t in timing} == {("T4", 2, "step")}
@@ -71,12 +71,26 @@ def test_timing_leaves_the_first_steps_out_and_adds_the_rest_up() -> None:
     assert steps[-1]["samples"] == 80
 
 
+def test_a_gang_of_several_types_is_timed_shard_by_shard() -> None:
+    relay, now = Recorder(), [0.0]
+    progress = TrainProgress(relay, ["T4", "A100", "T4"], "fp32", total_steps=6, clock=lambda: now[0])
+    work = [ShardWork(2, 20.0, 0.5), ShardWork(6, 66.0, 0.4), ShardWork(0, 0.0, 0.1)]
+    for step in range(1, 7):
+        now[0] += 2.0
+        progress.step(step, 0, 0.5, work, seconds=2.0)
+    timing = [values for kind, values in relay.records if kind == "timing"]
+    told = [(t["device_type"], t["steps"], t["samples"], t["tokens"], t["seconds"]) for t in timing]
+    three = [("T4", 3, 6, 60, 1.5), ("A100", 3, 18, 198, pytest.approx(1.2))]
+    assert told == [*three, ("T4", 1, 2, 20, 0.5), ("A100", 1, 6, 66, 0.4)], "a shard without rows was not timed"
+    assert {(t["count"], t["gang"], t["unit"]) for t in timing} == {(1, 3, "step")}
+
+
 def test_steps_are_reported_about_once_a_second() -> None:
     relay, now = Recorder(), [0.0]
-    progress = TrainProgress(relay, "T4", 1, "fp32", total_steps=1000, clock=lambda: now[0])
+    progress = TrainProgress(relay, ["T4"], "fp32", total_steps=1000, clock=lambda: now[0])
     for step in range(1, 101):
         now[0] += 0.1
-        progress.step(step, 0, 0.5, rows=1, tokens=1, seconds=0.1)
+        progress.step(step, 0, 0.5, [ShardWork(1, 1.0, 0.0)], seconds=0.1)
     assert 9 <= sum(kind == "step" for kind, _ in relay.records) <= 11
 
 

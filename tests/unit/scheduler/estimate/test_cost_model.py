@@ -18,6 +18,7 @@ from scheduler.estimate.cost_model import (
     estimate_all,
 )
 from scheduler.estimate.expectation import expectation, expected_work_s
+from scheduler.estimate.gangs import TOGETHER
 from scheduler.estimate.hardware import (
     CPU_COMPUTE,
     CPU_LAUNCH_S,
@@ -179,7 +180,9 @@ def test_preprocessing_runs_at_the_sampled_rate_of_its_cores() -> None:
 ONE_NODE = "a command runs on one node, and none has all of these devices"
 REFUSALS = [
     ("preprocessing on a GPU", Work("preprocess", "x", samples=1.0, rows_per_core_s=1.0), {"T4": 1}, "preprocessing runs on CPU actors"),
-    ("a gang of two types", training(), {"T4": 1, "A100": 1}, "the shards of a training gang are of one device type"),
+    ("a gang of GPUs and cores", training(), {"T4": 1, "cpu": 1}, TOGETHER),
+    ("a gang of two vendors' GPUs", training(), {"T4": 1, "MI300": 1}, TOGETHER),
+    ("a gang of own code on a TPU and a GPU", Work("train", "mine", declared_s=9.0), {"T4": 1, "TPU_v4": 1}, TOGETHER),
     ("a command on two types", Work("command", "x"), {"T4": 1, "A100": 1}, ONE_NODE),
     ("a command on more than a node has", Work("command", "x"), {"T4": 3}, ONE_NODE),
     ("a built-in body on a TPU", training(), {"TPU_v4": 1}, "the built-in bodies do not run on a tpu yet"),
@@ -189,9 +192,17 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("work", "counts", "message"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
 def test_a_device_that_cannot_do_it(work: Work, counts: dict[str, Any], message: str) -> None:
-    found = of(work, types=TYPES | {"TPU_v4": TPU}, **counts)
+    found = of(work, types=TYPES | {"TPU_v4": TPU, "MI300": replace(T4, name="MI300", vendor="AMD")}, **counts)
     assert found.infeasible == Reason("device", message)
     assert (found.seconds is None) == (work.kind == "command"), "what no body can run yet is predicted all the same"
+
+
+def test_gangs_of_several_types_that_can_train_together() -> None:
+    emulated = {name: replace(TYPES[name], emulated_speed=0.5, peak_flops={"fp32": 25e9}) for name in ("T4", "A100")}
+    assert of(training(), T4=1, A100=1).infeasible is None
+    assert of(training(), types=TYPES | emulated, T4=1, A100=1, cpu=1).infeasible is None
+    one_emulated = TYPES | {"A100": emulated["A100"]}
+    assert of(training(), types=one_emulated, T4=1, A100=1).infeasible == Reason("device", TOGETHER)
 
 
 def test_an_emulated_tpu_and_own_code_on_a_tpu_are_fine() -> None:

@@ -51,7 +51,6 @@ from scheduler.estimate.step_time import (
     own_s,
 )
 from scheduler.estimate.work import Work
-from scheduler.types import Reason
 
 NETWORK = 1e9
 PER_NODE = {"T4": 2, "A100": 1, "cpu": 4}
@@ -227,16 +226,38 @@ def sample_s(device: DeviceType, flops_per_token: float) -> float:
 
 
 @pytest.mark.parametrize(("t4", "a100"), [(1, 1), (2, 1), (4, 2)])
-def test_an_uneven_gang_is_predicted_and_refused(t4: int, a100: int) -> None:
+def test_an_uneven_gang_shares_its_batches_by_speed(t4: int, a100: int) -> None:
     silent = replace(PROFILE, **HEAVY, trainable=1000)
     work = training(profile=silent, batch_size=64, samples=6400.0)
     found = estimate(work, configuration(T4=t4, A100=a100), Facts(TYPES, NETWORK, PER_NODE), Calibration())
-    assert found.infeasible == Reason("device", "the shards of a training gang are of one device type")
+    assert found.infeasible is None
     assert found.seconds is not None and found.breakdown is not None
     groups = [(n, optimizer_s(device, 1000), sample_s(device, 6e9)) for device, n in ((T4, t4), (A100, a100))]
     together = (64 + sum(n * c / s for n, c, s in groups)) / sum(n / s for n, _, s in groups)
     step = crowded(min(t4, 2), t4 + a100) * together + LAST_BUCKET * max(traffic(work, T4=t4, A100=a100))
     assert (found.seconds - found.startup_s) / 100 == pytest.approx(step, rel=1e-3)
+    rows = dict(found.speeds)
+    assert t4 * rows["T4"] + a100 * rows["A100"] == pytest.approx(64)
+    taken_s = [c + s * rows[name] for name, (_, c, s) in zip(("T4", "A100"), groups, strict=True)]
+    assert taken_s[0] == pytest.approx(taken_s[1], rel=1e-2), "they are done together"
+
+
+def test_a_device_that_is_too_slow_to_help_is_given_half_a_row() -> None:
+    types = TYPES | {"slow": replace(T4, name="slow", peak_flops={"fp32": 8e6})}
+    work = training(profile=replace(PROFILE, **HEAVY), batch_size=64)
+    found = estimate(work, configuration(slow=1, A100=1), Facts(types, NETWORK, PER_NODE | {"slow": 1}), Calibration())
+    assert dict(found.speeds)["slow"] == 0.5
+
+
+def test_a_fast_device_needs_memory_for_its_larger_part_of_a_batch() -> None:
+    work = training(profile=replace(PROFILE, **HEAVY), batch_size=64)
+    facts = Facts(TYPES, NETWORK, PER_NODE)
+    alone, together = (
+        estimate(work, each, facts, Calibration()) for each in (configuration(A100=2), configuration(A100=1, T4=1))
+    )
+    assert alone.memory_bytes is not None and together.memory_bytes is not None
+    assert together.memory_bytes > alone.memory_bytes
+    assert not alone.speeds
 
 
 def test_an_uneven_gang_is_between_its_parts() -> None:

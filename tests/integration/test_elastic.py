@@ -1,0 +1,64 @@
+"""A running training gives devices up to what is more urgent, saves first, and goes on with what is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .gangs import make_model, make_tokens
+
+if TYPE_CHECKING:
+    from .conftest import Service
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+PATIENCE_S = 500
+EPOCHS, STEPS = 4, 4 * 100
+
+
+def submit(service: Service, folder: Path, name: str, text: str) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return service.submit(path)
+
+
+def events(service: Service, workload_id: str, kind: str) -> list[dict[str, Any]]:
+    found = service.json("show", workload_id, "--events")["events"]
+    return [event for event in found if event["kind"] == kind]
+
+
+def test_an_urgent_arrival_shrinks_a_training_that_loses_nothing(service: Service, tmp_path: Path) -> None:
+    tokens, model = make_tokens(tmp_path / "tokens", rows=6400), make_model(tmp_path / "model", hidden=128)
+    elastic = submit(
+        service,
+        tmp_path,
+        "elastic",
+        f"kind: train\nname: elastic\ninput: {tokens}\nmodel: {model}\ncheckpoint_every: 1h\ngrace: 5m\n"
+        f"hyperparameters: {{epochs: {EPOCHS}, batch_size: 64, max_length: 16}}\nobjective: time\n"
+        "resources: {devices: [T4], count: 1..2}\n",
+    )
+    service.until(elastic, lambda workload: (workload["progress"] or {}).get("step", 0) > 10, PATIENCE_S)
+    (first,) = events(service, elastic, "starting")
+    assert first["data"]["configuration"] == "T4 x2", "two are faster"
+    urgent = submit(
+        service,
+        tmp_path,
+        "urgent",
+        f"kind: command\nname: urgent\ncommand: until [ -e {tmp_path}/go ]; do sleep 0.2; done\npriority: 10\n"
+        "resources: {devices: [T4], count: 1}\n",
+    )
+    service.until(urgent, lambda workload: workload["state"] == "running", PATIENCE_S)
+    (stopped,) = events(service, elastic, "stopping")
+    (queued,) = [event for event in events(service, elastic, "queued") if "stopped" in event["cause"]]
+    assert (queued["data"]["lost_fraction"], queued["data"]["lost_s"]) == (0.0, 0.0)
+    assert stopped["cause"]
+    service.until(elastic, lambda workload: workload["state"] == "running" and workload["attempt"] == 2, PATIENCE_S)
+    (tmp_path / "go").touch()
+    assert service.until(urgent, lambda workload: workload["ended"], PATIENCE_S)["state"] == "succeeded"
+    workload = service.until(elastic, lambda workload: workload["ended"], PATIENCE_S)
+    assert workload["state"] == "succeeded"
+    assert events(service, elastic, "starting")[1]["data"]["configuration"] == "T4 x1"
+    assert workload["progress"]["step"] == workload["progress"]["total_steps"] == STEPS
+    assert workload["metrics"]["samples"] == EPOCHS * 6400
+    assert not events(service, elastic, "retry")
