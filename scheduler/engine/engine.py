@@ -43,6 +43,8 @@ from .reconcile import (
 log = logging.getLogger(__name__)
 
 MAX_RESUBMISSIONS = 5
+GONE_CYCLES = 3
+"""A run one of whose nodes was not there for so many cycles is stopped: its body may wait for that node for long."""
 ENDED_KEPT = 1000
 """Runs that ended whose progress is still shown in full; of those before, what the record has."""
 
@@ -91,6 +93,7 @@ class Engine:
         self._ended: deque[str] = deque()
         self._seen_s: dict[str, float] = {}
         self._resubmitted: Counter[str] = Counter()
+        self._without_node: Counter[str] = Counter()
         self._on_end = on_end
         self._congestion_usd_h: dict[str, float] = {}
         self._memory = PolicyMemory(store, policy.name)
@@ -186,6 +189,7 @@ class Engine:
         """Of runs that ended only so many are remembered."""
         self._seen_s.pop(run_id, None)
         self._resubmitted.pop(run_id, None)
+        self._without_node.pop(run_id, None)
         self._ended.append(run_id)
         while len(self._ended) > ENDED_KEPT:
             self._progress.pop(self._ended.popleft(), None)
@@ -220,15 +224,20 @@ class Engine:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id)
+            elif self._lost_a_node(record, snapshot):
+                return
             if record.state == "starting" and progress.phase != "starting":
                 event = self._event("running", "its body reported the first step or row", record.id)
                 self._store.put(replace(record, state="running"), event)
             return
+        run = moves.judged(record, run, progress, snapshot)
         if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
             return
         self._on_end(record)
         now_s = run.ended_s or self._clock()
-        if run.state == "lost":  # it ended while nobody looked: what is paid for is what it is known to have held
+        if (
+            run.state == "lost" and run.ended_s is None
+        ):  # it ended while nobody looked: what is paid for is what it is known to have held
             now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
         after, event = moves.ended(record, run, progress, now_s, self._clock())
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
@@ -237,6 +246,17 @@ class Engine:
             self._learn_rates(record, progress, snapshot)
         elif after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
             self._learn(record, progress, now_s, snapshot)
+
+    def _lost_a_node(self, record: Record, snapshot: Snapshot) -> bool:
+        """Stop a run that lost a node some cycles ago and has not ended by itself."""
+        nodes = moves.gone(record, snapshot)
+        self._without_node[record.run_id] = self._without_node[record.run_id] + 1 if nodes else 0
+        if self._without_node[record.run_id] < GONE_CYCLES:
+            return False
+        event = self._event("stopping", f"node {', '.join(nodes)} left the cluster", record.id)
+        self._store.put(replace(record, state="stopping"), event)
+        self._executor.stop(record.run_id)
+        return True
 
     def _resubmit(self, record: Record, progress: Progress, snapshot: Snapshot) -> bool:
         """A run that was recorded but that the cluster never heard of, or has not yet (the service was killed, or the

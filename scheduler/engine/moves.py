@@ -64,13 +64,31 @@ def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: flo
     )
 
 
+def gone(record: Record, snapshot: Snapshot) -> list[str]:
+    """Nodes of a workload's placement that are not in the cluster any more; a node that comes back has another id."""
+    here = {node.node_id for node in snapshot.nodes}
+    held = () if record.placement is None else record.placement.devices
+    return sorted({node_id for _, node_id in held if node_id not in here})
+
+
+def judged(record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> RunObservation:
+    """A run that ended with a node of its own was lost, whatever its body said of that: it counts against no retries.
+    What a body calls final stays so."""
+    if run.state not in ("failed", "stopped") or not (progress.failed or {}).get("retryable", True):
+        return run
+    nodes = gone(record, snapshot)
+    if not nodes:
+        return run
+    return replace(run, state="lost", message=f"node {', '.join(nodes)} left the cluster")
+
+
 def ended(
     record: Record, run: RunObservation, progress: Progress, now_s: float, seen_s: float | None = None
 ) -> tuple[Record, Event]:
     """The attempt was over at `now_s`: succeeded, cancelled, stopped for the plan, to be tried again, or failed.
     `seen_s` is when that was seen, where it is later: the next attempt waits from then on."""
     released = _released(record, progress, now_s)
-    if run.state == "succeeded" and progress.done is not None:
+    if progress.done is not None:  # its last word, whatever became of the process or the cluster after it
         after = replace(released, state="succeeded", ended_s=now_s, result=_result(progress), message="", fraction=1.0)
         metrics = after.result.get("metrics")
         return after, Event("succeeded", "its body ended well", record.id, data={"metrics": metrics})
@@ -78,8 +96,8 @@ def ended(
         after = replace(released, state="cancelled", ended_s=now_s, message="cancelled by the user")
         return after, Event("cancelled", "its processes are gone, as the user wanted", record.id)
     if record.state == "stopping":
-        after = replace(released, state="queued", queued_s=now_s)
-        return after, Event("queued", "stopped for the plan; goes on later", record.id)
+        after = replace(released, state="queued", queued_s=now_s, interrupted=run.state == "lost")
+        return after, Event("queued", run.message or "stopped for the plan; goes on later", record.id)
     after, event = _not_succeeded(record, released, run, progress, now_s if seen_s is None else seen_s)
     return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
 
