@@ -38,7 +38,8 @@ from .protocols import ClusterUnreachable
 STATE_FILE = "cluster.json"
 LAUNCH_LABEL = "raywise.io/launch"
 """Tells one start of a node from the next."""
-NODE_START_TIMEOUT_S = 60.0
+NODE_START_TIMEOUT_S = 180.0
+"""Of one whose process lives: on a machine where much else runs, a head takes minutes."""
 STOP_PATIENCE_S = 6.0
 ANSWER_PATIENCE_S = 30.0
 """A head whose process runs may be busy: it is not given up before this."""

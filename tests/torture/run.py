@@ -52,9 +52,9 @@ class Torture:
     def run(self, kills: int, deadline: float) -> dict[str, Any]:
         """Kill so many times, or until `deadline` (of `time.monotonic`); the result as plain values."""
         began_s = time.time()
-        self.service.start()
-        self.service.wait()
         try:
+            self.service.start()
+            self.service.wait()
             while len(self.kills) < kills and time.monotonic() < deadline:
                 self.submit()
                 time.sleep(self.rng.uniform(0.3, self.pause_s))

@@ -15,7 +15,7 @@ from typing import Any
 from scheduler.client import Client, ClientError
 
 RAYWISE = str(Path(sys.executable).with_name("raywise"))
-START_PATIENCE_S = 300.0
+START_PATIENCE_S = 900.0
 
 
 @dataclass
@@ -86,7 +86,9 @@ class Service:
 
     def down(self) -> str:
         """`raywise down`: service and cluster; what it said."""
-        done = subprocess.run([RAYWISE, "down", "--home", str(self.home)], capture_output=True, text=True, check=False)
-        if self.process is not None:
-            self.process.wait(60)
+        down = [RAYWISE, "down", "--home", str(self.home)]
+        done = subprocess.run(down, capture_output=True, text=True, check=False)
+        if self.process is not None and self.process.poll() is None:  # it had not begun to answer
+            self.kill()
+            done = subprocess.run(down, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
