@@ -32,6 +32,8 @@ LIVE = ("starting", "running", "stopping")
 OUTSTANDING = 6
 """So many workloads wait or run at any time."""
 END_PATIENCE_S = 1200.0
+WHOLE_BEFORE = 0.85
+"""Share of the kills that wait until the service answers again; the others may hit it while it comes back."""
 
 
 class Torture:
@@ -56,10 +58,12 @@ class Torture:
             self.service.start()
             self.service.wait()
             while len(self.kills) < kills and time.monotonic() < deadline:
+                self.service.tend()
+                if self.rng.random() < WHOLE_BEFORE:
+                    self.service.wait()
                 self.submit()
                 time.sleep(self.rng.uniform(0.3, self.pause_s))
                 self.kill_one()
-                self.service.tend()
             self.wait_for_the_end()
         finally:
             log.info("%s", self.service.down().strip())
@@ -98,8 +102,6 @@ class Torture:
     def kill_one(self) -> None:
         """SIGKILL one process by chance."""
         victim = choose(self.service.home, self.service.pid, self.rng)
-        if victim is None:
-            return
         workloads = self.service.list() or []
         live = [workload["id"] for workload in workloads if workload["state"] in LIVE]
         at_s = time.time()

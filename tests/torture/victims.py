@@ -13,7 +13,7 @@ import psutil
 
 from cluster.processes import MARKER
 
-WEIGHTS = {"service": 32, "worker": 24, "driver": 20, "supervisor": 10, "raylet": 6, "node": 3, "head": 5}
+WEIGHTS = {"service": 20, "worker": 32, "driver": 26, "supervisor": 12, "raylet": 4, "node": 2, "head": 3}
 """How often each kind is chosen. `node` is the process that runs a node in the foreground, `raylet` what it watches;
 `head` is the cluster's control service or the head's raylet."""
 BODIES = ("ray::CommandRunner", "ray::Replica", "ray::RayTrainWorker", "ray::TrainController", "ray::Token")
@@ -29,13 +29,13 @@ class Victim:
     workload_id: str | None = None
 
 
-def choose(home: Path, service_pid: int, rng: random.Random) -> Victim | None:
-    """A victim of a kind by chance; None where there is none of that kind just now."""
-    kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-    if kind == "service":
-        return Victim(kind, service_pid, "raywise up")
-    found = sorted((each for each in processes(home) if each.kind == kind), key=lambda each: each.pid)
-    return rng.choice(found) if found else None
+def choose(home: Path, service_pid: int, rng: random.Random) -> Victim:
+    """A victim by chance, of a kind of which there is one."""
+    found = sorted(processes(home), key=lambda each: each.pid)
+    found.append(Victim("service", service_pid, "raywise up"))
+    there = [kind for kind in WEIGHTS if any(each.kind == kind for each in found)]
+    kind = rng.choices(there, [WEIGHTS[each] for each in there])[0]
+    return rng.choice([each for each in found if each.kind == kind])
 
 
 def processes(home: Path) -> Iterator[Victim]:

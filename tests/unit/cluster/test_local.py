@@ -149,7 +149,7 @@ class FakeNodes:
         self.answers = True
         monkeypatch.setattr(local, "head_command", lambda plan, *_: self._command(plan))
         monkeypatch.setattr(local, "node_command", lambda plan, *_: self._command(plan))
-        monkeypatch.setattr(LocalCluster, "_launched", lambda cluster: self._launched(cluster))
+        monkeypatch.setattr(LocalCluster, "_launched", lambda cluster: self._launched(cluster))  # noqa: PLW0108  (a bound method would not be given the cluster)
         monkeypatch.setattr(LocalCluster, "_dashboard_answers", lambda _: True)
 
     @staticmethod
