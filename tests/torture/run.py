@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ LIVE = ("starting", "running", "stopping")
 OUTSTANDING = 6
 """So many workloads wait or run at any time."""
 END_PATIENCE_S = 1200.0
+VICTIM_PATIENCE_S = 30.0
 WHOLE_BEFORE = 0.85
 """Share of the kills that wait until the service answers again; the others may hit it while it comes back."""
 
@@ -39,8 +41,16 @@ WHOLE_BEFORE = 0.85
 class Torture:
     """One run on a home folder of its own."""
 
-    def __init__(self, home: Path, rng: random.Random, trainings: bool = True, pause_s: float = 5.0) -> None:
-        """`pause_s`: the longest pause between two kills."""
+    def __init__(
+        self,
+        home: Path,
+        rng: random.Random,
+        trainings: bool = True,
+        pause_s: float = 5.0,
+        script: Sequence[str] = (),
+    ) -> None:
+        """`pause_s`: the longest pause between two kills. `script`: kinds to kill one after the other, where chance
+        shall not choose them."""
         home.mkdir(parents=True)
         self.home, self.rng, self.trainings, self.pause_s = home.resolve(), rng, trainings, pause_s
         self.load = Load.make(self.home / "load")
@@ -50,6 +60,7 @@ class Torture:
         self.accepted: list[str] = []
         self.kills: list[dict[str, Any]] = []
         self.doubtful = 0
+        self._script = list(script)
 
     def run(self, kills: int, deadline: float) -> dict[str, Any]:
         """Kill so many times, or until `deadline` (of `time.monotonic`); the result as plain values."""
@@ -57,7 +68,8 @@ class Torture:
         try:
             self.service.start()
             self.service.wait()
-            while len(self.kills) < kills and time.monotonic() < deadline:
+            scripted = bool(self._script)
+            while len(self.kills) < kills and time.monotonic() < deadline and (self._script or not scripted):
                 self.service.tend()
                 if self.rng.random() < WHOLE_BEFORE:
                     self.service.wait()
@@ -101,7 +113,9 @@ class Torture:
 
     def kill_one(self) -> None:
         """SIGKILL one process by chance."""
-        victim = choose(self.service.home, self.service.pid, self.rng)
+        victim = self._victim()
+        if victim is None:
+            return
         workloads = self.service.list() or []
         live = [workload["id"] for workload in workloads if workload["state"] in LIVE]
         at_s = time.time()
@@ -110,6 +124,18 @@ class Torture:
             self.kills.append({"kind": victim.kind, "at_s": at_s, "workload": victim.workload_id, "live": live})
             (self.home / "kills.json").write_text(json.dumps(self.kills))
             log.info("%d: killed %s (%s)", len(self.kills), victim.kind, victim.title)
+
+    def _victim(self) -> Victim | None:
+        if not self._script:
+            return choose(self.service.home, self.service.pid, self.rng)
+        kind = self._script.pop(0)
+        deadline = time.monotonic() + VICTIM_PATIENCE_S
+        while time.monotonic() < deadline:
+            found = choose(self.service.home, self.service.pid, self.rng, kind)
+            if found is not None:
+                return found
+            time.sleep(0.2)
+        return None
 
     def _kill(self, victim: Victim) -> None:
         if victim.kind == "service":

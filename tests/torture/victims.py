@@ -29,11 +29,13 @@ class Victim:
     workload_id: str | None = None
 
 
-def choose(home: Path, service_pid: int, rng: random.Random) -> Victim:
-    """A victim by chance, of a kind of which there is one."""
+def choose(home: Path, service_pid: int, rng: random.Random, wanted: str | None = None) -> Victim | None:
+    """A victim by chance, of a kind of which there is one; of a wanted kind None where there is none."""
     found = sorted(processes(home), key=lambda each: each.pid)
     found.append(Victim("service", service_pid, "raywise up"))
-    there = [kind for kind in WEIGHTS if any(each.kind == kind for each in found)]
+    there = [kind for kind in WEIGHTS if wanted in (None, kind) and any(each.kind == kind for each in found)]
+    if not there:
+        return None
     kind = rng.choices(there, [WEIGHTS[each] for each in there])[0]
     return rng.choice([each for each in found if each.kind == kind])
 

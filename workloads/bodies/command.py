@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +21,8 @@ from .placement import gang, in_bundle, merged, remote_options
 
 GRACE_S = 5.0
 NOT_RUNNABLE = (126, 127)
+ENDED_WELL = "ended-well"
+"""A file in the workload's folder: the command has ended with 0, whatever became of the attempt after that."""
 # Ends the command's process group when its standard input closes without a word: the worker that holds the other end
 # is gone. It runs in the background of a shell that exits, because Ray ends its workers' children with them, though
 # not their grandchildren: those are what is left of the command.
@@ -78,12 +81,18 @@ class CommandRunner:
 
 
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
-    """Run the command and pass its output on. Raises WorkloadFailed with the exit code when it is not 0."""
+    """Run the command and pass its output on; not again where an earlier attempt was killed after it had ended well.
+    Raises WorkloadFailed with the exit code when it is not 0."""
     spec = Command.model_validate(job.spec)
     nodes = {shard.node_id for shard in job.shards}
     if len(nodes) > 1:
         raise WorkloadFailed(f"a command runs on one node; its devices are on {len(nodes)}: ask for fewer")
     claim(local_folder(job.output), job.workload_id)
+    done = {"outputs": {"output": job.output}, "metrics": {}}
+    ended_well = Path(job.run_dir, ENDED_WELL)
+    if ended_well.exists():
+        progress.write("note", message="the command had ended well when the attempt before was killed")
+        return done
     resources = merged(job.shards)
     with gang(job.run_id, [resources], [job.shards[0].node_id]) as group:
         runner = (
@@ -94,13 +103,15 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         progress.write("phase", phase="running")
         try:
             code = _follow(runner)
+            if code == 0:
+                ended_well.touch()
         except BaseException:
             # Stopped, or the stream broke: the group must be gone before the placement group is given back.
             ray.wait([runner.stop.remote()], timeout=GRACE_S + 2)
             raise
     if code != 0:
         raise WorkloadFailed(_why(code), retryable=code not in NOT_RUNNABLE)
-    return {"outputs": {"output": job.output}, "metrics": {}}
+    return done
 
 
 def _follow(runner: Any) -> int:
