@@ -212,25 +212,28 @@ class Engine:
     def _observe_runs(self, snapshot: Snapshot) -> None:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
         observed = self._executor.observe([record.run_id for record in holding])
+        here = frozenset(node.node_id for node in snapshot.nodes)
         for record in holding:
             records = self._executor.progress(record.run_id)
             progress = fold(self.progress_of(record), records)
             self._progress[record.run_id] = progress
-            self._move(record, observed[record.run_id], progress, snapshot)
+            self._move(record, observed[record.run_id], progress, snapshot, here)
 
-    def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
+    def _move(
+        self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot, here: frozenset[str]
+    ) -> None:
         """Bring a workload's state in line with what was seen of its run."""
         if not run.ended:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id)
-            elif self._lost_a_node(record, snapshot):
+            elif self._lost_a_node(record, here):
                 return
             if record.state == "starting" and progress.phase != "starting":
                 event = self._event("running", "its body reported the first step or row", record.id)
                 self._store.put(replace(record, state="running"), event)
             return
-        run = moves.judged(record, run, progress, snapshot)
+        run = moves.judged(record, run, progress, here)
         if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
             return
         self._on_end(record)
@@ -247,10 +250,13 @@ class Engine:
         elif after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
             self._learn(record, progress, now_s, snapshot)
 
-    def _lost_a_node(self, record: Record, snapshot: Snapshot) -> bool:
+    def _lost_a_node(self, record: Record, here: frozenset[str]) -> bool:
         """Stop a run that lost a node some cycles ago and has not ended by itself."""
-        nodes = moves.gone(record, snapshot)
-        self._without_node[record.run_id] = self._without_node[record.run_id] + 1 if nodes else 0
+        nodes = moves.gone(record, here)
+        if not nodes:
+            self._without_node.pop(record.run_id, None)
+            return False
+        self._without_node[record.run_id] += 1
         if self._without_node[record.run_id] < GONE_CYCLES:
             return False
         event = self._event("stopping", f"node {', '.join(nodes)} left the cluster", record.id)

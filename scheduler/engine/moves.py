@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -64,19 +64,19 @@ def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: flo
     )
 
 
-def gone(record: Record, snapshot: Snapshot) -> list[str]:
-    """Nodes of a workload's placement that are not in the cluster any more; a node that comes back has another id."""
-    here = {node.node_id for node in snapshot.nodes}
+def gone(record: Record, here: Set[str]) -> list[str]:
+    """Nodes of a workload's placement that are not among those of the cluster any more; one that comes back has another
+    id."""
     held = () if record.placement is None else record.placement.devices
     return sorted({node_id for _, node_id in held if node_id not in here})
 
 
-def judged(record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> RunObservation:
+def judged(record: Record, run: RunObservation, progress: Progress, here: Set[str]) -> RunObservation:
     """A run that ended with a node of its own was lost, whatever its body said of that: it counts against no retries.
     What a body calls final stays so."""
     if run.state not in ("failed", "stopped") or not (progress.failed or {}).get("retryable", True):
         return run
-    nodes = gone(record, snapshot)
+    nodes = gone(record, here)
     if not nodes:
         return run
     return replace(run, state="lost", message=f"node {', '.join(nodes)} left the cluster")

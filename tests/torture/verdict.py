@@ -37,9 +37,10 @@ class Verdict:
     """Training that went back behind a reported checkpoint; rows that are missing or there twice."""
     again: list[str] = field(default_factory=list)
     """Commands whose script came to its end, and was killed before that was on record: it ran again."""
+    adopted: int = 0
+    """Runs that were live when the service or the head was killed and went on under the next service."""
     cycles: list[int] = field(default_factory=list)
-    """For each run that a kill of the service or the head touched: cycles from the return until it was adopted or
-    taken up again."""
+    """For each of the others: cycles from the return until it was submitted again, or taken back into the queue."""
 
     @property
     def broken(self) -> list[str]:
@@ -58,6 +59,7 @@ class Verdict:
             "attempts_at_once": self.overlaps,
             "work_repeated_or_missing": self.repeats,
             "scripts_that_ended_unrecorded": self.again,
+            "adopted": self.adopted,
             "recovery_cycles": known,
         }
 
@@ -79,7 +81,7 @@ def judge(home: Path, accepted: Sequence[str], kills: Sequence[Mapping[str, Any]
     for record in records.values():
         verdict.attempts += record.attempt
         _judge(record, of_workload[record.id], verdict)
-    verdict.cycles = _recovery(home, of_workload, events, kills)
+    verdict.adopted, verdict.cycles = _recovery(home, of_workload, events, kills)
     return verdict
 
 
@@ -159,25 +161,43 @@ def _of(record: Record, attempt: int, kind: str | None = None, **values: Any) ->
 
 def _recovery(
     home: Path, of_workload: Mapping[str, Sequence[Event]], events: Sequence[Event], kills: Sequence[Mapping[str, Any]]
-) -> list[int]:
-    """Cycles from the return until each run that was live at a kill of the service or head was looked after: adopted
-    (its next event, if any, is about the same attempt), submitted again, or taken back into the queue."""
-    unreachable = [int(number) for number in _UNREACHABLE.findall((home / "service.log").read_text(errors="replace"))]
-    found = []
+) -> tuple[int, list[int]]:
+    """Of the runs that were live when the service or the head was killed: how many the next service adopted as they
+    were, and for each of the others the cycles from the return until it was submitted again or taken back into the
+    queue. What another kill may have done is not counted."""
+    log = (home / "service.log").read_text(errors="replace") if (home / "service.log").is_file() else ""
+    unreachable = sorted(int(number) for number in _UNREACHABLE.findall(log))
+    adopted, cycles = 0, []
     for index, kill in enumerate(kills):
         if kill["kind"] not in ("service", "head"):
             continue
-        until_s = next((other["at_s"] for other in kills[index + 1 :] if other["kind"] in ("service", "head")), 1e18)
         before = max((event.cycle or 0 for event in events if event.at_s <= kill["at_s"]), default=0)
-        first = before + 1
-        if kind_is_head := kill["kind"] == "head":
-            after = [number for number in unreachable if before < number < before + 600]
-            first = max(after, default=before) + 1
+        away = [number for number in unreachable if before < number] if kill["kind"] == "head" else []
+        first = _end_of_row(away, before) + 1
         for workload_id in kill["live"]:
-            mine = [e for e in of_workload.get(workload_id, ()) if kill["at_s"] < e.at_s < until_s]
-            touched = next((e for e in mine if e.kind in ("resubmitted", "retry", "queued", *ENDED)), None)
-            if touched is not None and (kind_is_head or touched.kind in ("resubmitted", "retry")):
-                found.append(max(1, (touched.cycle or 0) - first + 1))
-            elif (not kind_is_head and until_s == 1e18) or mine:
-                found.append(1)
-    return found
+            later = [each["at_s"] for each in kills[index + 1 :] if _may_touch(each, workload_id)]
+            until_s = min(later, default=float("inf"))
+            mine = [each for each in of_workload.get(workload_id, ()) if kill["at_s"] < each.at_s < until_s]
+            if not mine:
+                continue
+            taken_up = next((each for each in mine if each.kind in ("resubmitted", "retry")), None)
+            if taken_up is None:
+                adopted += 1
+            else:
+                cycles.append(max(1, (taken_up.cycle or 0) - first + 1))
+    return adopted, cycles
+
+
+def _may_touch(kill: Mapping[str, Any], workload_id: str) -> bool:
+    return kill["kind"] in ("service", "head", "raylet", "node") or kill["workload"] == workload_id
+
+
+def _end_of_row(numbers: Sequence[int], before: int) -> int:
+    """The last of the cycles that follow each other from `before` on, but for a few that found the cluster still
+    there."""
+    last = before
+    for number in numbers:
+        if number > last + 5:
+            break
+        last = number
+    return last

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from cluster.types import RunObservation, RunState
-from making import configuration, est, node, placed, snapshot, standard
+from making import configuration, est, placed, standard
 from scheduler.engine import moves
 from scheduler.engine.progress import Progress
 from scheduler.states import ENDED, HOLDS_DEVICES, TRANSITIONS, IllegalTransitionError, State, check_transition
@@ -242,12 +242,13 @@ def test_a_body_that_said_it_was_done_is_done_whatever_became_of_its_process(sta
     assert (after.state, after.fraction, event.kind) == ("succeeded", 1.0, "succeeded")
 
 
-WITHOUT_ITS_NODE = snapshot(node("head", ("cpu", 4)), node("t4-b", ("T4", 2)))
+ALL = frozenset({"head", "t4-a", "t4-b"})
+WITHOUT_ITS_NODE = ALL - {"t4-a"}
 
 
 def test_what_a_run_has_that_is_gone() -> None:
     both = replace(held(), placement=placed(("T4", "t4-b"), ("T4", "t4-a"), ("T4", "t4-a")))
-    assert moves.gone(both, standard()) == []
+    assert moves.gone(both, ALL) == []
     assert moves.gone(both, WITHOUT_ITS_NODE) == ["t4-a"]
     assert moves.gone(replace(both, placement=None), WITHOUT_ITS_NODE) == []
 
@@ -266,7 +267,7 @@ def test_what_a_body_calls_final_is_final_on_a_lost_node_too_and_a_node_that_is_
     failed = RunObservation("w", "failed", "boom")
     final = Progress(failed={"message": "no such file", "retryable": False})
     assert moves.judged(held(), failed, final, WITHOUT_ITS_NODE) == failed
-    assert moves.judged(held(), failed, Progress(), standard()) == failed
+    assert moves.judged(held(), failed, Progress(), ALL) == failed
     well = RunObservation("w", "succeeded", "")
     assert moves.judged(held(), well, DONE, WITHOUT_ITS_NODE) == well
 
