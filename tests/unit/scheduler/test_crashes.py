@@ -60,6 +60,7 @@ def gangs_and_retries(world: CrashingWorld) -> None:
 def cancels(world: CrashingWorld) -> None:
     """What waits for a need, what is queued, what runs, and what is over."""
     world.submit("runs", script=LONG, resources={"devices": ["A100"]})
+    world.cycle()  # it has the device before another wants it
     world.submit("queued", script=LONG, resources={"devices": ["A100"]})
     world.submit("pending", "runs")
     world.submit("stays", script=Script(run_s=6.0), resources={"devices": ["T4"]})
