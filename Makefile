@@ -11,7 +11,7 @@ UNIT_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m 'not ray' --numprocesses=logical --
 RAY_TESTS := $(PYTEST) -m ray --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy docs clean
+.PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy torture docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,12 @@ bench-estimate: $(STAMP) ## Measure the accuracy of the estimates and write docs
 
 bench-policy: $(STAMP) ## Policies on Gavel's traces beside Gavel's own numbers; writes docs/benchmarks.md (about 20 minutes)
 	$(BIN)/python -m benchmarks.policies.gavel
+
+# The first part is the fake cluster at every point there is, the second a real one: two hours on two cores.
+TORTURE ?= --kills 200 --seed 1
+torture: $(STAMP) ## Kill everything again and again, and look whether anything was lost (TORTURE="--kills 20 --seed 3")
+	OMP_NUM_THREADS=1 RAYWISE_CRASH_POINTS=all $(PYTEST) tests/unit/scheduler/test_crashes.py
+	folder=$$(mktemp -d) && HF_HUB_OFFLINE=1 $(BIN)/python -m tests.torture $(TORTURE) --home $$folder/home --report $$folder/report.json
 
 docs: $(STAMP) ## The picture in the README, from a real run of the demo
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make_picture.py

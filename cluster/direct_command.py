@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workloads import shell
 from workloads.bodies.folders import claim, local_folder
-from workloads.commands import NOT_RUNNABLE, environment, why
+from workloads.commands import ENDED_WELL, NOT_RUNNABLE, environment, why
 from workloads.job import Job, ProgressWriter, read_progress
 
 from .jobs_api import JobStatus, Place
@@ -53,7 +53,8 @@ def variables(job: Job, end_file: Path | None) -> dict[str, str]:
     """What the command finds in its environment, and what its process is told."""
     told = {
         shell.COMMAND: str(job.spec["command"]),
-        shell.STOP_FILE: str(Path(job.run_dir) / f"{job.run_id}.stop"),
+        shell.STOP_FILE: str(job.stop_path),
+        shell.ENDED_WELL_FILE: str(Path(job.run_dir) / ENDED_WELL),
         "RAY_JOB_STOP_WAIT_TIME_S": str(RAYS_PATIENCE_S),
     }
     return {**environment(job), **told, **({shell.END_FILE: str(end_file)} if end_file is not None else {})}

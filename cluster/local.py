@@ -10,9 +10,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,17 @@ from .launch import (
     node_environment,
     nvidia_gpus,
 )
-from .processes import ProcessId, end_members, members, wait_ended
+from .processes import LAUNCH_MARKER, ProcessId, end_members, members, wait_ended
 from .protocols import ClusterUnreachable
 
 STATE_FILE = "cluster.json"
 LAUNCH_LABEL = "raywise.io/launch"
 """Tells one start of a node from the next."""
-NODE_START_TIMEOUT_S = 60.0
+NODE_START_TIMEOUT_S = 180.0
+"""Of one whose process lives: on a machine where much else runs, a head takes minutes."""
 STOP_PATIENCE_S = 6.0
+ANSWER_PATIENCE_S = 30.0
+"""A head whose process runs may be busy: it is not given up before this."""
 ATTEMPTS = 2
 _POLL_S = 0.1
 _LOG_TAIL_LINES = 15
@@ -54,6 +58,8 @@ class NodeProcess:
 
     name: str
     process: ProcessId
+    launch: str = ""
+    """What all its processes carry in their environment, wherever they were re-parented to."""
 
 
 @dataclass
@@ -68,6 +74,10 @@ class LocalCluster:
     token_path: Path
     temp_dir: Path
     nodes: list[NodeProcess]
+    plans: list[NodePlan] = field(default_factory=list)
+    """What it consists of, the head first: what `mend` brings back. Empty where an older Raywise started it."""
+    abandoned: threading.Event = field(default_factory=threading.Event, compare=False)
+    """Set: a start that is under way gives up at once."""
 
     @classmethod
     def start(
@@ -87,9 +97,9 @@ class LocalCluster:
         if previous is not None:
             previous.stop()
         definition = definition.with_real_gpus(nvidia_gpus() if gpus is None else gpus)
-        cluster = cls._prepare(folder)
+        cluster = cls._prepare(folder, _plans(definition, catalog or Catalog.load()))
         try:
-            for plan in _plans(definition, catalog or Catalog.load()):
+            for plan in cluster.plans:
                 on_progress(f"starting node {plan.name}")
                 cluster._start_node(plan, timeout_s)
         except BaseException:
@@ -109,7 +119,8 @@ class LocalCluster:
                 dashboard_url=data["dashboard_url"],
                 token_path=Path(data["token_path"]),
                 temp_dir=Path(data["temp_dir"]),
-                nodes=[NodeProcess(node["name"], ProcessId(**node["process"])) for node in data["nodes"]],
+                nodes=[NodeProcess(**{**node, "process": ProcessId(**node["process"])}) for node in data["nodes"]],
+                plans=[NodePlan(**plan) for plan in data.get("plans", ())],
             )
         except FileNotFoundError:
             return None
@@ -118,9 +129,39 @@ class LocalCluster:
                 f"{folder / STATE_FILE} is damaged ({error}); end its Ray processes and delete it"
             ) from error
 
-    def is_alive(self) -> bool:
-        """Whether the head's process runs and its control service answers."""
-        return bool(self.nodes) and self.nodes[0].process.is_alive() and bool(self._launched())
+    def is_alive(self, patience_s: float = 0.0) -> bool:
+        """Whether the head's process runs and its control service answers, within so many seconds."""
+        deadline = time.monotonic() + patience_s
+        while self.nodes and self.nodes[0].process.is_alive():
+            if self._launched():
+                return True
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL_S)
+        return False
+
+    def missing(self) -> list[str]:
+        """Names of its nodes whose process has ended, or was never started, the head first."""
+        _reap([node.process for node in self.nodes])
+        alive = {node.name for node in self.nodes if node.process.is_alive()}
+        return [plan.name for plan in self.plans if plan.name not in alive]
+
+    def mend(self, name: str, timeout_s: float = NODE_START_TIMEOUT_S) -> None:
+        """Start a node that is missing again. With the head everything is started anew, at the same address and with
+        the same token, after the last process of the old cluster is gone: nothing can then run twice. Raises
+        ClusterStartError; the node is missing then, and may be mended again."""
+        if name != HEAD:
+            for node in [each for each in self.nodes if each.name == name]:
+                self._drop(node)
+            self._start_node(next(plan for plan in self.plans if plan.name == name), timeout_s)
+            return
+        self._end_processes(0.0)
+        self.nodes.clear()
+        self._save()
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        (self.temp_dir / TEMP_FOLDER).mkdir(parents=True, mode=0o700)
+        for plan in self.plans:
+            self._start_node(plan, timeout_s, stays=True)
 
     def environment(self) -> dict[str, str]:
         """Environment variables that Ray's clients need to be let in."""
@@ -130,6 +171,12 @@ class LocalCluster:
         """End every process of the cluster and remove its temporary folder; may be repeated. SIGTERM to the nodes in
         reverse order (each ends its own processes then), SIGKILL to what is left after `patience_s`. Raises
         RaywiseError where a process stays."""
+        self._end_processes(patience_s)
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        self.token_path.unlink(missing_ok=True)
+        (self.folder / STATE_FILE).unlink(missing_ok=True)
+
+    def _end_processes(self, patience_s: float) -> None:
         roots = [node.process for node in self.nodes]
         everyone = members(self.cluster_id, roots)
         for node in reversed(self.nodes):
@@ -141,16 +188,13 @@ class LocalCluster:
             raise RaywiseError(
                 f"cannot end processes {sorted(each.pid for each in left)} of the cluster in {self.folder}"
             )
-        shutil.rmtree(self.temp_dir, ignore_errors=True)
-        self.token_path.unlink(missing_ok=True)
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
 
     def node_processes(self, name: str) -> set[ProcessId]:
         """The processes of one node, by its name in the definition (the head is `head`)."""
         return {each for node in self.nodes if node.name == name for each in members("", [node.process])}
 
     @classmethod
-    def _prepare(cls, folder: Path) -> LocalCluster:
+    def _prepare(cls, folder: Path, plans: list[NodePlan]) -> LocalCluster:
         folder.mkdir(parents=True, exist_ok=True)
         # Not under `folder`: Ray puts Unix sockets there, whose paths must stay shorter than 107 characters.
         temp_dir = Path(tempfile.mkdtemp(prefix="raywise-", dir="/tmp"))
@@ -164,38 +208,40 @@ class LocalCluster:
             token_path=folder.resolve() / "ray-token",
             temp_dir=temp_dir,
             nodes=[],
+            plans=plans,
         )
         _write_private(cluster.token_path, secrets.token_hex(32))
         cluster._save()
         return cluster
 
-    def _start_node(self, plan: NodePlan, timeout_s: float) -> None:
-        """Start one node and wait until it is in the cluster; a second try where the first fails."""
+    def _start_node(self, plan: NodePlan, timeout_s: float, *, stays: bool = False) -> None:
+        """Start one node and wait until it is in the cluster; a second try where the first fails, of the head at other
+        ports unless it `stays`."""
         for attempt in range(1, ATTEMPTS + 1):
             log = self.temp_dir / f"{plan.name}.log"
             launch = secrets.token_hex(4)
             labelled = replace(plan, labels={**plan.labels, LAUNCH_LABEL: launch})
-            node = NodeProcess(plan.name, self._spawn(labelled, log))
+            node = NodeProcess(plan.name, self._spawn(labelled, log, launch), launch)
             self.nodes.append(node)
             self._save()
             try:
                 self._wait_for(node, launch, timeout_s)
             except TimeoutError as error:
-                if attempt == ATTEMPTS:
-                    raise ClusterStartError(f"node {plan.name} did not start: {error}\n{_tail(log)}") from error
                 self._drop(node)
-                if plan.is_head:
+                if attempt == ATTEMPTS or self.abandoned.is_set():
+                    raise ClusterStartError(f"node {plan.name} did not start: {error}\n{_tail(log)}") from error
+                if plan.is_head and not stays:
                     self._move()
             else:
                 return
 
-    def _spawn(self, plan: NodePlan, log: Path) -> ProcessId:
+    def _spawn(self, plan: NodePlan, log: Path, launch: str) -> ProcessId:
         if plan.is_head:
             port, dashboard_port = (int(each.rpartition(":")[2]) for each in (self.address, self.dashboard_url))
             command = head_command(plan, port, dashboard_port, self.temp_dir / "ray")
         else:
             command = node_command(plan, self.address)
-        environment = node_environment(self.cluster_id, self.token_path, self.temp_dir)
+        environment = node_environment(self.cluster_id, self.token_path, self.temp_dir) | {LAUNCH_MARKER: launch}
         with open(log, "ab") as output:
             child = subprocess.Popen(
                 command,
@@ -215,6 +261,8 @@ class LocalCluster:
             _reap([node.process])
             if not node.process.is_alive():
                 raise TimeoutError("its process ended")
+            if self.abandoned.is_set():
+                raise TimeoutError("it is not wanted any more")
             if launch in self._launched() and self._dashboard_answers():
                 return
             time.sleep(_POLL_S)
@@ -238,11 +286,8 @@ class LocalCluster:
         return False
 
     def _drop(self, node: NodeProcess) -> None:
-        """End one node that failed to start."""
-        tree = members("", [node.process])
-        for process in tree:
-            process.signal(signal.SIGKILL)
-        wait_ended(tree, 5.0)
+        """End what is left of one node."""
+        end_members(node.launch or "none", [node.process], variable=LAUNCH_MARKER)
         _reap([node.process])
         self.nodes.remove(node)
 
@@ -261,6 +306,7 @@ class LocalCluster:
             "token_path": str(self.token_path),
             "temp_dir": str(self.temp_dir),
             "nodes": [asdict(node) for node in self.nodes],
+            "plans": [asdict(plan) for plan in self.plans],
         }
         partial = self.folder / f"{STATE_FILE}.part"
         partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")

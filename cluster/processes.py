@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 MARKER = "RAYWISE_CLUSTER_ID"
+LAUNCH_MARKER = "RAYWISE_NODE_LAUNCH"
+"""In the environment of every process of one start of one node."""
 _POLL_S = 0.05
 # psutil and the kernel round start times to clock ticks of 10 ms.
 _START_TIME_TOLERANCE_S = 0.05
@@ -58,14 +60,15 @@ class ProcessId:
                 os.kill(self.pid, number)
 
 
-def members(cluster_id: str, roots: Iterable[ProcessId] = ()) -> set[ProcessId]:
-    """All living processes of a cluster: those that carry its id, and the descendants of `roots`."""
+def members(mark: str, roots: Iterable[ProcessId] = (), variable: str = MARKER) -> set[ProcessId]:
+    """All living processes of a cluster: those that carry its id, and the descendants of `roots`; with another
+    `variable`, those that carry that mark."""
     psutil = _psutil()
     found = {process for root in roots for process in _tree(root)}
     me = os.getpid()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != me and process.environ().get(MARKER) == cluster_id:
+            if process.pid != me and process.environ().get(variable) == mark:
                 found.add(ProcessId(process.pid, process.create_time()))
     return {process for process in found if process.is_alive()}
 
@@ -81,20 +84,23 @@ def wait_ended(processes: Iterable[ProcessId], timeout_s: float) -> set[ProcessI
         time.sleep(_POLL_S)
 
 
-def end_members(cluster_id: str, roots: Iterable[ProcessId], patience_s: float = 10.0) -> set[ProcessId]:
-    """SIGKILL every process of a cluster until none is left; what could not be ended in `patience_s` is returned."""
+def end_members(
+    mark: str, roots: Iterable[ProcessId], patience_s: float = 10.0, variable: str = MARKER
+) -> set[ProcessId]:
+    """SIGKILL every process that `members` finds until none is left; what could not be ended in `patience_s` is
+    returned."""
     roots = tuple(roots)
     deadline = time.monotonic() + patience_s
     looks_without_any = 0
     # Two looks: the environment of a process cannot be read in the instant of its exec.
     while looks_without_any < 2 and time.monotonic() < deadline:
-        alive = members(cluster_id, roots)
+        alive = members(mark, roots, variable)
         for process in alive:
             process.signal(signal.SIGKILL)
         wait_ended(alive, 1.0)
         looks_without_any = 0 if alive else looks_without_any + 1
         time.sleep(_POLL_S)
-    return members(cluster_id, roots)
+    return members(mark, roots, variable)
 
 
 def _tree(root: ProcessId) -> Iterable[ProcessId]:

@@ -6,6 +6,8 @@ import signal
 
 from .job import Job
 
+ENDED_WELL = "ended-well"
+"""A file in the workload's folder: the command has ended with 0, whatever became of the attempt after that."""
 NOT_RUNNABLE = (126, 127)
 """Exit codes of a command that is not executable or not found: the same again would fail again."""
 

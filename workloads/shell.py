@@ -19,6 +19,8 @@ STOP_FILE = "RAYWISE_STOP_FILE"
 """A file that asks the command to stop by being there: SIGTERM, and nothing more. Who wrote it uses force later."""
 END_FILE = "RAYWISE_END_FILE"
 """A file that is touched when the command is over, for who waits for it."""
+ENDED_WELL_FILE = "RAYWISE_ENDED_WELL_FILE"
+"""A file that is made when the command ended with 0: an attempt that was killed after that is not made again."""
 GRACE_S = 5.0
 """From SIGTERM to SIGKILL, where Ray stops the job or the command left processes behind."""
 EXIT_STOPPED = 143
@@ -30,7 +32,12 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT}
 def main() -> int:
     """Run the command to its end. Returns its exit code, or 143 where it was stopped; ends by the signal that ended
     the command."""
-    command, stop_file, end_file = (os.environ.pop(name, "") for name in (COMMAND, STOP_FILE, END_FILE))
+    names = (COMMAND, STOP_FILE, END_FILE, ENDED_WELL_FILE)
+    command, stop_file, end_file, ended_well_file = (os.environ.pop(name, "") for name in names)
+    if ended_well_file and os.path.exists(ended_well_file):
+        print("the command had ended well when the attempt before was killed", flush=True)
+        _touch(end_file)
+        return 0
     # Waited for below, one after the other: a handler could run between any two lines.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPPING, signal.SIGCHLD})
     _make(os.environ.get("RAYWISE_OUTPUT", ""))
@@ -41,6 +48,8 @@ def main() -> int:
         return EXIT_NOT_FOUND
     status, stopped = _follow(child, stop_file)
     _end_others()
+    if status == 0 and not stopped:
+        _note(ended_well_file)
     _touch(end_file)
     if stopped:
         return EXIT_STOPPED
@@ -122,6 +131,17 @@ def _make(output: str) -> None:
             os.makedirs(output, exist_ok=True)
         except OSError as error:
             print(f"the output folder cannot be made: {error}", file=sys.stderr, flush=True)
+
+
+def _note(path: str) -> None:
+    """Leave an empty file that outlives a crash of the machine; none where its folder is not on this node."""
+    if path:
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.fsync(file)
+            os.close(file)
+        except OSError:
+            return
 
 
 def _touch(path: str) -> None:

@@ -47,6 +47,7 @@ from .report import CycleReport
 from .resuming import resumes
 from .saying import Said
 from .viewing import view_of
+from .without_node import WithoutNode
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ ENDED_KEPT = 1000
 
 WRITTEN_AT_ONCE = 100
 """So many changes are one transaction where there are many: a user's request comes in between."""
-
 _LIVE = ("pending", "queued", "paused", *sorted(HOLDS_DEVICES))
 
 
@@ -90,6 +90,7 @@ class Engine:
         self._ended: deque[str] = deque()
         self._seen_s: dict[str, float] = {}
         self._resubmitted: Counter[str] = Counter()
+        self._without_node = WithoutNode()
         self._on_end = on_end
         self._congestion_usd_h: dict[str, float] = {}
         self._memory = PolicyMemory(store, policy.name)
@@ -192,6 +193,7 @@ class Engine:
         """Of runs that ended only so many are remembered."""
         self._seen_s.pop(run_id, None)
         self._resubmitted.pop(run_id, None)
+        self._without_node.forget(run_id)
         self._ended.append(run_id)
         while len(self._ended) > ENDED_KEPT:
             self._progress.pop(self._ended.popleft(), None)
@@ -214,14 +216,17 @@ class Engine:
     def _observe_runs(self, snapshot: Snapshot) -> None:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
         observed = self._executor.observe([record.run_id for record in holding])
+        here = frozenset(node.node_id for node in snapshot.nodes)
         for record in holding:
             with about(record.id):
                 records = self._executor.progress(record.run_id)
                 progress = fold(self.progress_of(record), records)
                 self._progress[record.run_id] = progress
-                self._move(record, observed[record.run_id], progress, snapshot)
+                self._move(record, observed[record.run_id], progress, snapshot, here)
 
-    def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
+    def _move(
+        self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot, here: frozenset[str]
+    ) -> None:
         """Bring a workload's state in line with what was seen of its run."""
         if record.state == "starting" and progress.phase != "starting" and run.state != "lost":
             record = replace(record, state="running")  # also of one that has ended since the last look
@@ -230,13 +235,17 @@ class Engine:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id, grace_s(record, self._clock(), self._cycle_s))
+            elif self._lost_a_node(record, here):
+                return
             self._learn_early(record, progress, snapshot)
             return
+        run = moves.judged(record, run, progress, here)
         if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
             return
         self._on_end(record)
         now_s = run.ended_s or self._clock()
-        if run.state == "lost":  # it ended while nobody looked: what is paid for is what it is known to have held
+        if run.state == "lost" and run.ended_s is None:
+            # It ended while nobody looked: what is paid for is what it is known to have held.
             now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
         after, event = moves.ended(record, run, progress, now_s, self._clock())
         self._end_attempt(record, after, event, now_s)
@@ -251,6 +260,16 @@ class Engine:
         self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()), charges=charges)
         self._spending.add(charges)
         self._has_ended(record.run_id)
+
+    def _lost_a_node(self, record: Record, here: frozenset[str]) -> bool:
+        """Stop a run that lost a node some cycles ago and has not ended by itself."""
+        nodes = self._without_node.too_long(record, here)
+        if not nodes:
+            return False
+        event = self._event("stopping", f"node {', '.join(nodes)} left the cluster", record.id)
+        self._store.put(replace(record, state="stopping"), event)
+        self._executor.stop(record.run_id)
+        return True
 
     def _resubmit(self, record: Record, progress: Progress, snapshot: Snapshot) -> bool:
         """A run that was recorded but that the cluster never heard of, or has not yet (the service was killed, or the
@@ -438,18 +457,9 @@ class Engine:
 
     def _starting(self, record: Record) -> Event:
         """The event of an attempt that begins; of the attempts before it nobody asks any more."""
-        assert record.placement is not None
         for run_id in (record.run_id, replace(record, attempt=record.attempt - 1).run_id):
             self._progress.pop(run_id, None)
-        return self._event(
-            "starting",
-            record.explanation.summary if record.explanation else "the plan placed it",
-            record.id,
-            configuration=str(record.placement.configuration),
-            attempt=record.attempt,
-            nodes=[node for _, node in record.placement.devices],
-            predicted_s=record.predicted.seconds if record.predicted else None,
-        )
+        return replace(moves.starting(record), cycle=self.cycle, at_s=self._clock())
 
     def _change_nodes(self, action: NodeAction) -> None:
         """Rent or give back. What the provider refuses is planned anew in the next cycle; the others go on."""

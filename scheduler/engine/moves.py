@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -70,13 +70,44 @@ def started(
     )
 
 
+def gone(record: Record, here: Set[str]) -> list[str]:
+    """Nodes of a workload's placement that are not among those of the cluster any more; one that comes back has another
+    id."""
+    held = () if record.placement is None else record.placement.devices
+    return sorted({node_id for _, node_id in held if node_id not in here})
+
+
+def judged(record: Record, run: RunObservation, progress: Progress, here: Set[str]) -> RunObservation:
+    """A run that ended with a node of its own was lost, whatever its body said of that: it counts against no retries.
+    What a body calls final stays so."""
+    if run.state not in ("failed", "stopped") or not (progress.failed or {}).get("retryable", True):
+        return run
+    nodes = gone(record, here)
+    if not nodes:
+        return run
+    return replace(run, state="lost", message=f"node {', '.join(nodes)} left the cluster")
+
+
+def starting(record: Record) -> Event:
+    """What the log is told of an attempt that begins."""
+    assert record.placement is not None
+    data = {
+        "configuration": str(record.placement.configuration),
+        "attempt": record.attempt,
+        "nodes": [node for _, node in record.placement.devices],
+        "predicted_s": record.predicted.seconds if record.predicted else None,
+    }
+    cause = record.explanation.summary if record.explanation else "the plan placed it"
+    return Event("starting", cause, record.id, data=data)
+
+
 def ended(
     record: Record, run: RunObservation, progress: Progress, now_s: float, seen_s: float | None = None
 ) -> tuple[Record, Event]:
     """The attempt was over at `now_s`: succeeded, cancelled, stopped for the plan, to be tried again, or failed.
     `seen_s` is when that was seen, where it is later: the next attempt waits from then on."""
     released = _released(record, progress, now_s)
-    if run.state == "succeeded" and progress.done is not None:
+    if progress.done is not None:  # its last word, whatever became of the process or the cluster after it
         after = replace(released, state="succeeded", ended_s=now_s, result=_result(progress), message="", fraction=1.0)
         metrics = after.result.get("metrics")
         return after, Event("succeeded", "its body ended well", record.id, data={"metrics": metrics})
@@ -86,9 +117,9 @@ def ended(
     if record.state == "stopping" and record.paused:
         return paused(released, now_s)
     if record.state == "stopping":
-        after = replace(released, state="queued", queued_s=now_s)
+        after = replace(released, state="queued", queued_s=now_s, interrupted=run.state == "lost")
         lost = lost_work(record, progress, now_s)
-        return after, Event("queued", "stopped for the plan; goes on later", record.id, data=lost)
+        return after, Event("queued", run.message or "stopped for the plan; goes on later", record.id, data=lost)
     after, event = _not_succeeded(record, released, run, progress, now_s if seen_s is None else seen_s)
     return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.host import HostRates, measure_host, measure_reduce
-from cluster.local import LocalCluster
+from cluster.keeper import Keeper
+from cluster.local import ANSWER_PATIENCE_S, LocalCluster
 from cluster.own_code import remove_copy
 from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
@@ -82,9 +83,9 @@ def host_rates(home: Home) -> HostRates:
 
 
 def local_cluster(home: Home, definition: ClusterDefinition, catalog: Catalog) -> ClusterAccess:
-    """The cluster this home started before, if it still runs; else a new one. Raises ClusterStartError."""
+    """The cluster this home started before, if its head still runs; else a new one. Raises ClusterStartError."""
     cluster = LocalCluster.open(home.cluster)
-    if cluster is None or not cluster.is_alive():
+    if cluster is None or not cluster.is_alive(ANSWER_PATIENCE_S):
         cluster = LocalCluster.start(definition, home.cluster, catalog=catalog, on_progress=log.info)
     return ClusterAccess(cluster.address, cluster.dashboard_url, cluster.token_path, cluster)
 
@@ -146,15 +147,21 @@ class Runtime:
         self._supervisor = supervisor or Supervisor({})
         self._waiting, self._stop = Waiting(home.path / END_FILE, cycle_s), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        local = access.local
+        self._keeper = None if local is None else Keeper(local, time.monotonic, on_mended=lambda _: self.wake())
 
     def start(self) -> None:
-        """Begin to run cycles."""
+        """Begin to run cycles, and to bring back what dies of a cluster of our own."""
         self._thread.start()
+        if self._keeper is not None:
+            self._keeper.start()
 
     def stop(self) -> None:
         """Finish the present cycle, if it does so in `STOP_S`, and end; what runs on the cluster goes on."""
         self._stop.set()
         self._waiting.wake()
+        if self._keeper is not None:
+            self._keeper.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():  # the next start takes up what it left: a record is written before each act

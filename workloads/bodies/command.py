@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
 
-from ..commands import NOT_RUNNABLE, environment, why
+from ..commands import ENDED_WELL, NOT_RUNNABLE, environment, why
 from ..errors import WorkloadFailed, WorkloadStopped
 from ..job import Job, ProgressWriter
 from ..spec import Command
@@ -65,7 +66,8 @@ class CommandRunner:
 
 
 def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
-    """Run the command and pass its output on. Raises WorkloadFailed with the exit code when it is not 0."""
+    """Run the command and pass its output on; not again where an earlier attempt was killed after it had ended well.
+    Raises WorkloadFailed with the exit code when it is not 0."""
     spec = Command.model_validate(job.spec)
     if spec.items is not None:
         return ItemRun(job, progress).run()
@@ -73,6 +75,11 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
     if len(nodes) > 1:
         raise WorkloadFailed(f"a command runs on one node; its devices are on {len(nodes)}: ask for fewer")
     claim(local_folder(job.output), job.workload_id)
+    done = {"outputs": {"output": job.output}, "metrics": {}}
+    ended_well = Path(job.run_dir, ENDED_WELL)
+    if ended_well.exists():
+        progress.write("note", message="the command had ended well when the attempt before was killed")
+        return done
     resources = merged(job.shards)
     with gang(job.run_id, [resources], [job.shards[0].node_id]) as group:
         runner = (
@@ -85,6 +92,8 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         try:
             with StopWatch(job.stop_path, lambda stop: stops.append(runner.stop.remote(stop.left_s))):
                 code = _follow(runner)
+            if code == 0 and not stops:
+                ended_well.touch()
         except BaseException:
             # Stopped, or the stream broke: the group must be gone before the placement group is given back.
             ray.wait([runner.stop.remote()], timeout=GRACE_S + 2)
@@ -93,7 +102,7 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
             raise WorkloadStopped("the command was ended as it was asked to")
     if code != 0:
         raise WorkloadFailed(why(code), retryable=code not in NOT_RUNNABLE)
-    return {"outputs": {"output": job.output}, "metrics": {}}
+    return done
 
 
 def _follow(runner: Any) -> int:

@@ -60,11 +60,13 @@ def test_it_holds_all_its_devices_on_their_node(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_the_command(tmp_path: Path) -> None:
-    told = variables(request(tmp_path, input={"a-b": "/x"}).job, tmp_path / "ended")
+    job = request(tmp_path, input={"a-b": "/x"}).job
+    told = variables(job, tmp_path / "ended")
     assert told["RAYWISE_INPUT_A_B"] == "/x"
     assert (told["RAYWISE_OUTPUT"], told["RAYWISE_DEVICE_TYPE"]) == (str(tmp_path / "out"), "T4")
     assert told[shell.COMMAND] == "echo $A"
-    assert told[shell.STOP_FILE] == str(tmp_path / "run" / "w-1.r2.stop")
+    assert told[shell.STOP_FILE] == str(job.stop_path)
+    assert told[shell.ENDED_WELL_FILE] == str(tmp_path / "run" / "ended-well")
     assert told[shell.END_FILE] == str(tmp_path / "ended")
     assert shell.END_FILE not in variables(request(tmp_path).job, None)
 

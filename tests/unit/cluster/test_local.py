@@ -18,7 +18,7 @@ from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.launch import NodePlan, free_ports, head_command, node_command, node_environment
 from cluster.local import STATE_FILE, ClusterStartError, LocalCluster
-from cluster.processes import MARKER, ProcessId, end_members, members, wait_ended
+from cluster.processes import LAUNCH_MARKER, MARKER, ProcessId, end_members, members, wait_ended
 from workloads.errors import RaywiseError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -75,8 +75,8 @@ def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(
     folders: list[Path] = []
     prepare = LocalCluster._prepare.__func__
 
-    def remember(cls: type[LocalCluster], folder: Path) -> LocalCluster:
-        cluster = prepare(cls, folder)
+    def remember(cls: type[LocalCluster], folder: Path, plans: list[NodePlan]) -> LocalCluster:
+        cluster = prepare(cls, folder, plans)
         folders.append(cluster.temp_dir)
         return cluster
 
@@ -139,3 +139,118 @@ def test_a_cluster_whose_processes_are_long_gone_is_dead_and_can_be_stopped(tmp_
     cluster.stop()
     cluster.stop()
     assert list(tmp_path.iterdir()) == []
+
+
+class FakeNodes:
+    """In place of Ray: a node is a process that sleeps, with a child that another process could be left with; the
+    control service knows those that live."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers = True
+        monkeypatch.setattr(local, "head_command", lambda plan, *_: self._command(plan))
+        monkeypatch.setattr(local, "node_command", lambda plan, *_: self._command(plan))
+        monkeypatch.setattr(LocalCluster, "_launched", lambda cluster: self._launched(cluster))  # noqa: PLW0108  (a bound method would not be given the cluster)
+        monkeypatch.setattr(LocalCluster, "_dashboard_answers", lambda _: True)
+
+    @staticmethod
+    def _command(plan: NodePlan) -> list[str]:
+        return ["sh", "-c", f"sleep 600 & exec {' '.join(map(str, SLEEP[:1]))} -c 'import time; time.sleep(600)'"]
+
+    def _launched(self, cluster: LocalCluster) -> set[str | None]:
+        return {node.launch for node in cluster.nodes if self.answers and node.process.is_alive()}
+
+
+@pytest.fixture
+def whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, definition: ClusterDefinition, catalog: Catalog
+) -> Iterator[LocalCluster]:
+    fakes = FakeNodes(monkeypatch)
+    cluster = LocalCluster.start(definition, tmp_path, catalog=catalog, gpus=())
+    cluster.fakes = fakes  # type: ignore[attr-defined]
+    yield cluster
+    cluster.stop(0.0)
+    assert members(cluster.cluster_id) == set()
+
+
+def _kill(cluster: LocalCluster, name: str) -> None:
+    """Only the process that runs the node: what it left lives on."""
+    root = next(node.process for node in cluster.nodes if node.name == name)
+    root.signal(signal.SIGKILL)
+    wait_ended([root], 5.0)
+
+
+def test_nothing_is_missing_of_a_whole_cluster_and_another_process_knows_its_plans(whole: LocalCluster) -> None:
+    assert whole.missing() == []
+    again = LocalCluster.open(whole.folder)
+    assert again is not None
+    assert again.plans == whole.plans
+    assert [plan.name for plan in again.plans] == ["head", "t4", "a100"]
+    assert again.missing() == []
+
+
+def test_a_node_that_is_mended_is_the_only_one_that_changes_and_nothing_of_the_old_one_is_left(
+    whole: LocalCluster,
+) -> None:
+    before = {node.name: node for node in whole.nodes}
+    left = members(before["t4"].launch, variable=LAUNCH_MARKER)
+    assert len(left) == 2
+    _kill(whole, "t4")
+    assert whole.missing() == ["t4"]
+    whole.mend("t4")
+    after = {node.name: node for node in whole.nodes}
+    assert not [process for process in left if process.is_alive()]
+    assert (after["head"], after["a100"]) == (before["head"], before["a100"])
+    assert after["t4"] != before["t4"] and after["t4"].process.is_alive()
+    assert whole.nodes[0].name == "head"
+
+
+def test_with_the_head_all_is_new_but_the_address_and_the_token(whole: LocalCluster) -> None:
+    before, token, address = members(whole.cluster_id), whole.token_path.read_text(), whole.address
+    _kill(whole, "head")
+    assert not whole.is_alive()
+    assert whole.missing() == ["head"]
+    whole.mend("head")
+    assert not [process for process in before if process.is_alive()]
+    assert (whole.missing(), whole.token_path.read_text(), whole.address) == ([], token, address)
+    again = LocalCluster.open(whole.folder)
+    assert again is not None and again.nodes == whole.nodes
+
+
+def test_a_service_that_died_over_the_mending_leaves_what_the_next_one_can_mend(
+    whole: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = LocalCluster._start_node
+
+    def dies_at_the_second(cluster: LocalCluster, plan: NodePlan, timeout_s: float, **options: bool) -> None:
+        if plan.name == "t4":
+            raise KeyboardInterrupt
+        start(cluster, plan, timeout_s, **options)
+
+    monkeypatch.setattr(LocalCluster, "_start_node", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        whole.mend("head")
+    monkeypatch.undo()
+    FakeNodes(monkeypatch)
+    again = LocalCluster.open(whole.folder)
+    assert again is not None
+    assert again.is_alive()
+    assert again.missing() == ["t4", "a100"]
+    for name in again.missing():
+        again.mend(name)
+    assert again.missing() == []
+
+
+def test_a_start_that_is_abandoned_gives_up_at_once_and_leaves_the_others(whole: LocalCluster) -> None:
+    _kill(whole, "t4")
+    whole.fakes.answers = False  # type: ignore[attr-defined]
+    whole.abandoned.set()
+    with pytest.raises(ClusterStartError, match="not wanted any more"):
+        whole.mend("t4")
+    assert whole.missing() == ["t4"]
+    assert len([node for node in whole.nodes if node.process.is_alive()]) == 2
+
+
+def test_a_busy_head_has_time_to_answer(whole: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([set(), set(), {"there"}])
+    monkeypatch.setattr(LocalCluster, "_launched", lambda _: next(looks))
+    assert whole.is_alive(patience_s=60.0)

@@ -220,8 +220,49 @@ def test_a_lost_node_fails_the_gang_which_starts_again_elsewhere(world: World) -
     world.run_until_ended()
     record = world.get("a")
     assert (record.state, record.attempt) == ("succeeded", 2)
-    assert world.event("a", "retry").cause == f"attempt 1 failed (1 of 3): Ray: node {lost} died"
+    assert world.event("a", "retry").cause == f"attempt 1 was lost: node {lost} left the cluster"
+    assert (record.failures, record.losses) == (0, 1), "what a node takes with it is no failure of the workload"
     assert {lost} & set(world.event("a", "starting").data["nodes"]) == set()
+
+
+def test_a_run_that_goes_on_without_its_node_is_stopped_and_starts_again_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit("a", gang=True, resources={"devices": ["T4"], "count": 2}, script=[LONG, Script(run_s=3.0)])
+    world.cycle()
+    lost = world.get("a").placement.devices[0][1]  # type: ignore[union-attr]
+    monkeypatch.setattr(world.cluster, "_end", lambda *_: None)  # its body does not notice
+    held = world.cluster._world.nodes[lost]
+    world.cluster.lose_node(lost)
+    monkeypatch.undo()
+    for _ in range(2):
+        world.cycle()
+        assert world.get("a").state == "running", "a node may be away for a moment"
+    world.cluster.add_node(held)
+    world.cycle()
+    world.cluster._world.nodes.pop(lost)
+    for _ in range(3):
+        assert world.get("a").state == "running"
+        world.cycle()
+    assert world.get("a").state == "stopping"
+    assert world.event("a", "stopping").cause == f"node {lost} left the cluster"
+    world.run_until_ended()
+    record = world.get("a")
+    assert (record.state, record.attempt, record.failures) == ("succeeded", 2, 0)
+
+
+def test_a_run_that_was_done_when_the_cluster_forgot_it_is_not_run_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit("a", script=Script(run_s=3.0))
+    world.cycle()
+    world.cycle()
+    world.now_s += 10.0
+    progress = world.cluster.progress("a")
+    monkeypatch.setattr(world.cluster, "progress", lambda _: progress)  # the file outlives the cluster
+    world.cluster.forget("a")
+    world.cycle()
+    assert (world.get("a").state, world.get("a").attempt) == ("succeeded", 1)
 
 
 def test_a_gang_waits_until_a_lost_node_is_back(world: World) -> None:
@@ -446,12 +487,10 @@ def test_congestion_prices_are_carried_to_the_next_cycle(world: World) -> None:
     assert first is not None
     assert world.engine.congestion_usd_h == first.plan.congestion_usd_h
     assert max(world.engine.congestion_usd_h.values()) > 0
-    second = world.cycle()
-    assert second is not None
+    assert (second := world.cycle()) is not None
     assert second.situation.congestion_usd_h == first.plan.congestion_usd_h
     for name in list(world.states()):
         world.cancel(name)
-    world.run_until_ended()
 
 
 def test_a_run_that_began_and_ended_between_two_looks_is_told_whole(world: World) -> None:

@@ -266,3 +266,47 @@ def test_what_begins_again_has_lost_all_of_it() -> None:
     rows = Progress(running_since_s=120.0, rows=30, total_rows=60, last_s=820.0)
     _, event = end(held(), "failed", rows)
     assert (event.data["lost_fraction"], event.data["lost_s"]) == (0.5, 700.0)
+
+
+@pytest.mark.parametrize("state", ["lost", "failed", "stopped"])
+def test_a_body_that_said_it_was_done_is_done_whatever_became_of_its_process(state: RunState) -> None:
+    after, event = end(held(), state, DONE)
+    assert (after.state, after.fraction, event.kind) == ("succeeded", 1.0, "succeeded")
+
+
+ALL = frozenset({"head", "t4-a", "t4-b"})
+WITHOUT_ITS_NODE = ALL - {"t4-a"}
+
+
+def test_what_a_run_has_that_is_gone() -> None:
+    both = replace(held(), placement=placed(("T4", "t4-b"), ("T4", "t4-a"), ("T4", "t4-a")))
+    assert moves.gone(both, ALL) == []
+    assert moves.gone(both, WITHOUT_ITS_NODE) == ["t4-a"]
+    assert moves.gone(replace(both, placement=None), WITHOUT_ITS_NODE) == []
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_run_that_ended_with_its_node_is_lost_and_no_retry_is_used_up(state: RunState) -> None:
+    seen = RunObservation("w", state, "the process that ran the command died", ended_s=500.0)
+    run = moves.judged(held(), seen, Progress(failed={"message": "died", "retryable": True}), WITHOUT_ITS_NODE)
+    assert run == replace(seen, state="lost", message="node t4-a left the cluster")
+    after, event = moves.ended(held(retries=0), run, Progress(), 500.0)
+    assert (after.state, after.failures, after.losses, after.interrupted) == ("queued", 0, 1, True)
+    assert event.cause == "attempt 1 was lost: node t4-a left the cluster"
+
+
+def test_what_a_body_calls_final_is_final_on_a_lost_node_too_and_a_node_that_is_there_excuses_nothing() -> None:
+    failed = RunObservation("w", "failed", "boom")
+    final = Progress(failed={"message": "no such file", "retryable": False})
+    assert moves.judged(held(), failed, final, WITHOUT_ITS_NODE) == failed
+    assert moves.judged(held(), failed, Progress(), ALL) == failed
+    well = RunObservation("w", "succeeded", "")
+    assert moves.judged(held(), well, DONE, WITHOUT_ITS_NODE) == well
+
+
+def test_one_that_was_being_stopped_when_its_node_went_keeps_its_place() -> None:
+    after, event = moves.ended(
+        held("stopping"), RunObservation("w", "lost", "node t4-a left the cluster"), Progress(), 1.0
+    )
+    assert (after.state, after.interrupted, after.losses) == ("queued", True, 0)
+    assert event.cause == "node t4-a left the cluster"

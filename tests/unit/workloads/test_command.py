@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from workloads.bodies.command import run
+from workloads.bodies.command import ENDED_WELL, run
 from workloads.errors import WorkloadFailed
-from workloads.job import Job, ProgressWriter, Shard
+from workloads.job import Job, ProgressWriter, Shard, read_progress
 
 
 def attempt(folder: Path, *nodes: str) -> Any:
@@ -32,3 +32,11 @@ def test_a_command_does_not_write_where_the_users_files_are(tmp_path: Path) -> N
     with pytest.raises(WorkloadFailed, match="holds what Raywise did not write"):
         attempt(tmp_path, "a")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_command_that_ended_well_before_its_attempt_was_killed_is_not_run_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ENDED_WELL).touch()
+    assert attempt(tmp_path, "a") == {"outputs": {"output": str(tmp_path / "out")}, "metrics": {}}
+    (note,) = read_progress(tmp_path / "progress")[0]
+    assert note["message"] == "the command had ended well when the attempt before was killed"

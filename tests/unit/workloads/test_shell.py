@@ -105,6 +105,20 @@ def test_who_waits_for_the_end_is_told(tmp_path: Path) -> None:
     assert end.stat().st_mtime > 0
 
 
+def test_a_command_that_ended_well_is_not_run_again(tmp_path: Path) -> None:
+    """As after a kill between the end of the command and the word of it."""
+    mark, ran = tmp_path / "ended-well", tmp_path / "ran"
+    told = {shell.ENDED_WELL_FILE: str(mark)}
+    assert finish(f"echo x >> {ran}; exit 3", tmp_path, **told)[0] == 3
+    assert not mark.exists()
+    assert finish(f"echo x >> {ran}", tmp_path, **told)[0] == 0
+    assert finish(f"echo x >> {ran}", tmp_path, **told) == (
+        0,
+        "the command had ended well when the attempt before was killed\n",
+    )
+    assert ran.read_text() == "x\nx\n"
+
+
 def test_only_a_few_modules_are_loaded_for_it(tmp_path: Path) -> None:
     """A short command pays for each of them."""
     found = subprocess.run(
