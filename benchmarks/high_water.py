@@ -221,7 +221,7 @@ def section(found: Measured, resident: Sequence[float]) -> str:
     text = f"""## High water
 
 `python -m benchmarks.high_water` ({where}):
-{found.queued:,} workloads wait and {found.running:,} run on a fake cluster, with the real store (SQLite), engine, policy
+{found.queued:,} workloads wait and {found.running:,} run on a fake cluster, with the real store, engine, policy
 `market`, API and HTTP server in one process. The engine plans every second while a client in another process submits,
 and asks for a page of 100. The first cycle, which looks at all of them anew, takes {found.first_cycle_s:.1f} s.
 
