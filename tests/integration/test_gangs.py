@@ -122,6 +122,7 @@ def test_a_gang_of_several_types_trains_as_one_device_and_shares_by_speed(
             first[note.device_type] += len(note.mine)
         if note.step >= STEPS - 15:
             last[note.device_type] += len(note.mine)
+    assert set(last) == {"T4", A100}, f"{first}, {last}, {[(n.rank, n.device_type, len(n.mine)) for n in mine[:6]]}"
     assert first[A100] == pytest.approx(32 / 3, abs=2), "an even split at first"
     assert last[A100] > last["T4"], f"it is four times as fast as each of the two others: {last}"
     timing = attempt.kinds("timing")

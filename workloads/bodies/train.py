@@ -22,7 +22,7 @@ from ray.train import WorkerGroupError as RayWorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from ..errors import WorkloadFailed, WorkloadStopped
-from ..job import Job, ProgressWriter, Shard
+from ..job import Job, ProgressWriter, read_progress, Shard
 from ..spec import Train
 from .checkpoints import step_of
 from .examples import read_labels
@@ -83,7 +83,9 @@ def run(job: Job, progress: ProgressWriter) -> dict[str, Any]:
         raise WorkloadStopped(f"a checkpoint was written at step {summary['stopped']}")
     progress.write("phase", phase="finishing")
     if spec.entrypoint is not None:
-        return {"outputs": {"output": job.output}, "metrics": _numbers(result.metrics or {})}
+        # Ray Train gives back what came with the last checkpoint; what was reported after it is newer.
+        metrics = {**_numbers(result.metrics or {}), **_last_reported(progress.path)}
+        return {"outputs": {"output": job.output}, "metrics": metrics}
     return _publish(job, output, summary or {})
 
 
@@ -162,6 +164,12 @@ def _publish(job: Job, output: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "rows": summary["samples"],
         "tokens": summary["tokens"],
     }
+
+
+def _last_reported(path: Path) -> dict[str, float]:
+    """The numbers of the last report of all that the run's attempts wrote down."""
+    reports = [record for record in read_progress(path)[0] if record["kind"] == "metrics"]
+    return _numbers(reports[-1]["values"]) if reports else {}
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
