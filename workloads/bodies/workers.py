@@ -9,9 +9,12 @@ from ..job import Job, Shard
 
 
 def shard_at(shards: tuple[Shard, ...], node_id: str, local_rank: int) -> Shard:
-    """The shard of a node's `local_rank`-th worker: Ray Train orders ranks by node, not by the list it was given."""
+    """The shard of a node's `local_rank`-th worker: Ray Train orders ranks by node, not by the list it was given.
+
+    It counts them by address: on nodes that share one, the ranks of one node follow each other, but may begin anywhere.
+    """
     here = [shard for shard in shards if shard.node_id == node_id]
-    return here[local_rank] if local_rank < len(here) else shards[0]
+    return here[local_rank % len(here)] if here else shards[0]
 
 
 def my_shard(job: Job) -> Shard:
