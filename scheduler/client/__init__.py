@@ -5,9 +5,12 @@
     pipeline = client.submit("triage.yaml")
     client.wait(pipeline["id"])
 
-Uses nothing of the other packages, so that it also works beside a user's own `scheduler.py`.
+`AsyncClient` has the same methods to await. Uses nothing of the other packages, so that it also works beside a user's
+own `scheduler.py`.
 """
 
-from ._client import Client, ClientError, NoService, Refused
+from ._async_client import AsyncClient
+from ._client import Client
+from ._errors import ClientError, NoService, Refused
 
-__all__ = ["Client", "ClientError", "NoService", "Refused"]
+__all__ = ["AsyncClient", "Client", "ClientError", "NoService", "Refused"]

@@ -21,7 +21,7 @@ from ..spending import GROUPS, day_of, usage
 from ..users import needs
 from .finding import find
 from .problems import ProblemError
-from .reading import STATES, listed
+from .reading import STATES, WORDS, listed
 
 LIVE = tuple(state for state in STATES if state not in ("succeeded", "failed", "cancelled"))
 SITUATION = TypeAdapter(Situation)
@@ -75,10 +75,10 @@ def _add_money(routes: APIRouter, runtime: Runtime) -> None:
         by: Annotated[str, Query(description=f"Groups, separated by commas: {', '.join(GROUPS)}")] = "queue",
         since: Annotated[str | None, Query(description="First day (UTC); the first of this month")] = None,
         until: Annotated[str | None, Query(description="Last day, included; today")] = None,
-        owner: Annotated[str | None, Query(description="Only this user's")] = None,
-        queue: Annotated[str | None, Query(description="Only this queue's")] = None,
-        workload: Annotated[str | None, Query(description="Only this workload's")] = None,
-        device_type: Annotated[str | None, Query(description="Only this device type's")] = None,
+        owner: Annotated[str | None, Query(description="Only this user's", pattern=WORDS)] = None,
+        queue: Annotated[str | None, Query(description="Only this queue's", pattern=WORDS)] = None,
+        workload: Annotated[str | None, Query(description="Only this workload's", pattern=WORDS)] = None,
+        device_type: Annotated[str | None, Query(description="Only this device type's", pattern=WORDS)] = None,
     ) -> types.UsageView:
         """Device seconds and dollars: of ended attempts as they were charged, of running ones up to now."""
         now_s = time.time()

@@ -36,6 +36,8 @@ def find(store: Store, asked: str) -> Found:
 
 def whole_id(store: Store, asked: str) -> str:
     """The id that was meant: itself, or the only one that starts so. Raises ProblemError, with those that are near."""
+    if "\0" in asked:  # no id has one, and no database takes it
+        raise ProblemError(404, f"there is no workload or pipeline {asked!r}")
     if store.get(asked) is not None or store.select(pipeline_id=asked, limit=1):
         return asked
     fitting = store.ids(asked, limit=_LOOKED_AT)

@@ -24,6 +24,8 @@ from .problems import ProblemError
 
 STATES = tuple(dict.fromkeys((*get_args(State), "paused")))
 KINDS: tuple[str, ...] = get_args(Kind)
+WORDS = r"^[^\x00]{0,200}$"
+"""What is compared with a name: no database takes a NUL."""
 MOST = 1000
 """So many workloads or events are on a page."""
 WorkloadId = Annotated[
@@ -31,7 +33,7 @@ WorkloadId = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many")]
 After = Annotated[int, Query(ge=0, description="Only those after this sequence number")]
-Kinds = Annotated[str | None, Query(description="Only these kinds, separated by commas")]
+Kinds = Annotated[str | None, Query(description="Only these kinds, separated by commas", pattern=WORDS)]
 
 
 def router(runtime: Runtime) -> APIRouter:
@@ -47,10 +49,10 @@ def _add_lists(routes: APIRouter, runtime: Runtime) -> None:
     def list_workloads(
         state: Annotated[str | None, Query(description="Only these states, separated by commas")] = None,
         kind: Kinds = None,
-        queue: Annotated[str | None, Query(description="Only this queue")] = None,
-        owner: Annotated[str | None, Query(description="Only what this user submitted")] = None,
-        name: Annotated[str | None, Query(description="Only names that contain this")] = None,
-        pipeline: Annotated[str | None, Query(description="Only the steps of this pipeline")] = None,
+        queue: Annotated[str | None, Query(description="Only this queue", pattern=WORDS)] = None,
+        owner: Annotated[str | None, Query(description="Only what this user submitted", pattern=WORDS)] = None,
+        name: Annotated[str | None, Query(description="Only names that contain this", pattern=WORDS)] = None,
+        pipeline: Annotated[str | None, Query(description="Only the steps of this pipeline", pattern=WORDS)] = None,
         since: Annotated[str | None, Query(description="Submitted since: a date, or Unix seconds")] = None,
         limit: Limit = 100,
         cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,

@@ -11,41 +11,17 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from asking import COMMAND, PIPELINE, problem, submit
 from cluster.fake import Script
 from fake_service import FakeRuntime
 from scheduler.policy import create
 from scheduler.service.api.cluster import SITUATION
 from scheduler.service.api.finding import whole_id
-from scheduler.service.api.problems import KINDS, ProblemError
+from scheduler.service.api.problems import ProblemError
 from scheduler.service.app import MAX_BODY_BYTES
 from scheduler.store import Event
 
 METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
-COMMAND = "kind: command\nname: hello\ncommand: echo hello\nresources: {devices: cpu}\nexpected_runtime: 10s\n"
-PIPELINE = """
-kind: pipeline
-name: two
-steps:
-  - {name: first, kind: command, command: x, resources: {devices: cpu}, expected_runtime: 10s}
-  - {name: second, kind: command, command: y, needs: [first], resources: {devices: [T4]}, expected_runtime: 10s}
-"""
-
-
-def submit(api: TestClient, text: str = COMMAND, **fields: Any) -> Any:
-    return api.post("/api/v1/workloads", json={"text": text, "base": "/", "file": "f.yaml", **fields})
-
-
-def problem(response: Any, status: int) -> Any:
-    """The problem document, which the route's documentation must announce."""
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    kind = KINDS[status]
-    assert (body["type"], body["title"], body["status"]) == (kind.uri, kind.title, status)
-    assert body["instance"] == response.request.url.path
-    assert body["detail"]
-    return body
-
 
 ROUTES = [
     ("GET", "/api/v1/workloads"),
