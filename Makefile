@@ -63,7 +63,8 @@ bench-estimate: $(STAMP) ## Measure the accuracy of the estimates and write docs
 bench-policy: $(STAMP) ## Policies on Gavel's traces beside Gavel's own numbers; writes docs/benchmarks.md (about 20 minutes)
 	$(BIN)/python -m benchmarks.policies.gavel
 
-docs: $(STAMP) ## The picture in the README, from a real run of the demo
+docs: $(STAMP) ## The page of the API, and the picture in the README, from a real run of the demo
+	$(BIN)/python docs/make_api.py
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make_picture.py
 
 clean: ## Remove the virtual environment and caches

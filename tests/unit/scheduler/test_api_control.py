@@ -7,19 +7,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from asking import COMMAND, PIPELINE, fields, problem, submit
+from asking import COMMAND, PIPELINE, problem, submit
 from cluster.fake import Script
 from fake_service import FakeRuntime
 from scheduler.service import users
 from scheduler.service.users import User
 from scheduler.store import Event, Record
 from workloads.quantities import CountRange
-
-    "kind": "batch-infer",
-    "input": "/rows",
-    "entrypoint": "mine:P",
-    "resources": {"devices": ["T4"], "count": "1"},
-}
 
 
 def stored(runtime: FakeRuntime, name: str, state: str = "queued", **others: Any) -> Record:
@@ -125,8 +119,8 @@ def test_a_workload_is_changed_while_it_waits(api: TestClient, runtime: FakeRunt
     spec = after.workload_spec()
     assert (spec.priority, spec.objective, spec.queue, spec.budget_usd) == (7, "time", "night", 2.5)
     assert after.deadline_s == pytest.approx(after.submitted_s + (spec.deadline or 0))
-    assert {**after.spec, **{name: None for name in body["changed"]}} == {
-        **before.spec, **{name: None for name in body["changed"]}
+    assert {**after.spec, **dict.fromkeys(body["changed"])} == {
+        **before.spec, **dict.fromkeys(body["changed"])
     }, "nothing else is another"  # fmt: skip
     event = last_event(runtime, name)
     assert event.kind == "changed"

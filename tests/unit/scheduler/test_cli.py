@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -361,16 +360,6 @@ def test_the_token_and_url_of_the_environment_come_first(runtime: FakeRuntime, m
     client = Client()
     assert (str(client._http.base_url), client._http.headers["authorization"]) == ("http://elsewhere:1", "Bearer other")
     client.close()
-
-
-def test_an_answer_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = httpx.MockTransport(lambda request: httpx.Response(502, text="bad gateway"))
-    client = Client(url="http://x", token="t")
-    client._http = httpx.Client(base_url="http://x", transport=transport)
-    with pytest.raises(ClientError, match="HTTP 502: bad gateway") as caught:
-        client.list()
-    assert caught.value.status == 502
-    assert not client.healthy()
 
 
 def test_no_service_is_said_by_the_client_too(tmp_path: Path) -> None:

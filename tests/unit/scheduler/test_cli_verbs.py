@@ -18,6 +18,13 @@ from scheduler.cli import app
         ("profile", "Show where each step"),
         ("simulate", "Run the jobs of a trace"),
         ("list", "List workloads"),
+        ("pause", "Take a workload's devices away"),
+        ("resume", "Let a paused workload go on"),
+        ("change", "Change a workload while it waits or runs"),
+        ("usage", "Show device hours and dollars"),
+        ("queues", "List queues"),
+        ("nodes", "List the machines"),
+        ("events", "Show what happened"),
     ],
     ids=lambda value: value.split()[0],
 )
