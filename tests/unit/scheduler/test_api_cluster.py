@@ -34,8 +34,9 @@ def running(name: str, *devices: tuple[str, str], **others: Any) -> Record:
 
 
 def charged(runtime: FakeRuntime, *charges: Charge) -> None:
-    runtime.store.add([record("x")], [])
-    runtime.store.put(record("x"), Event("note", "x", "x"), charges=charges)
+    ended = record("x", "succeeded")
+    runtime.store.add([ended], [])
+    runtime.store.put(ended, Event("note", "x", "x"), charges=charges)
 
 
 def test_nodes_say_what_runs_on_them(api: TestClient, runtime: FakeRuntime) -> None:
@@ -75,7 +76,7 @@ def test_queues_say_what_they_hold_and_have_cost(api: TestClient, runtime: FakeR
     body = api.get("/api/v1/queues").json()
     assert (body["day"], body["month"]) == (today, today[:7])
     found = {queue["name"]: queue for queue in body["queues"]}
-    assert set(found) == {"day", "default", "night"}
+    assert set(found) == {"day", "night"}
     assert found["night"]["month_usd"] == pytest.approx(2.5)
     assert found["night"]["today_usd"] == pytest.approx(2.5 if today.endswith("-01") else 0.5)
     day = found["day"]
