@@ -105,6 +105,7 @@ class QueueDefinition(_Model):
     weight: float = Field(default=1.0, gt=0, le=1000)
     quota: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
     limit_usd_h: float | None = Field(default=None, ge=0, le=1_000_000)
+    limit_usd_month: float | None = Field(default=None, ge=0, le=1_000_000_000)
 
 
 class ClusterDefinition(_Model):

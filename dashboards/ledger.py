@@ -11,6 +11,7 @@ from .sheet import Column, Row, Sheet
 from .text import configuration_text, dollars
 
 Json = Mapping[str, Any]
+_RULES = ("weight", "quota", "limit_usd_h", "limit_usd_month")
 
 
 def hours(seconds: float) -> str:
@@ -78,13 +79,15 @@ def queues_table(answer: Json) -> Sheet:
 
 
 def rules_text(rules: Json) -> str:
-    """`weight 2; at most T4 x4; at most $5 an hour`."""
+    """`weight 2; at most T4 x4; at most $5 an hour; at most $100 a month`."""
     parts = [] if rules.get("weight", 1.0) == 1.0 else [f"weight {rules['weight']:g}"]
     if rules.get("quota"):
         parts.append("at most " + ", ".join(f"{name} x{count}" for name, count in rules["quota"].items()))
     if rules.get("limit_usd_h") is not None:
         parts.append(f"at most ${rules['limit_usd_h']:g} an hour")
-    others = {name: value for name, value in rules.items() if name not in ("weight", "quota", "limit_usd_h")}
+    if rules.get("limit_usd_month") is not None:
+        parts.append(f"at most ${rules['limit_usd_month']:g} a month")
+    others = {name: value for name, value in rules.items() if name not in _RULES}
     parts += [f"{name.replace('_', ' ')} {value:g}" for name, value in others.items() if isinstance(value, int | float)]
     return "; ".join(parts)
 

@@ -11,4 +11,7 @@ from .types import QueueRules
 
 def rules_of(definition: ClusterDefinition) -> Mapping[str, QueueRules]:
     """By name of the queue."""
-    return {each.name: QueueRules(each.weight, dict(each.quota), each.limit_usd_h) for each in definition.queues}
+    return {
+        each.name: QueueRules(each.weight, dict(each.quota), each.limit_usd_h, each.limit_usd_month)
+        for each in definition.queues
+    }

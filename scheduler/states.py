@@ -6,7 +6,7 @@ from typing import Literal
 
 from workloads.errors import RaywiseError
 
-State = Literal["pending", "queued", "starting", "running", "stopping", "succeeded", "failed", "cancelled"]
+State = Literal["pending", "queued", "starting", "running", "stopping", "paused", "succeeded", "failed", "cancelled"]
 
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 HOLDS_DEVICES: frozenset[State] = frozenset({"starting", "running", "stopping"})
@@ -18,6 +18,9 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("queued", "starting"): "the plan placed it and the executor accepted it",
     ("queued", "failed"): "it can never run: its input is not what was promised, or its budget is gone",
     ("queued", "cancelled"): "the user cancelled it",
+    ("queued", "paused"): "the user paused it, or its budget is spent",
+    ("paused", "queued"): "its pause is over",
+    ("paused", "cancelled"): "the user cancelled it",
     ("starting", "running"): "its body reported the first step or row",
     ("starting", "succeeded"): "it ended before a cycle saw it run",
     ("starting", "queued"): "the attempt failed or was lost; it is tried again from its last checkpoint",
@@ -31,6 +34,7 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("running", "stopping"): "the user cancelled it, or the plan wants its devices",
     ("stopping", "cancelled"): "its processes are gone, as the user wanted",
     ("stopping", "queued"): "its processes are gone, as the plan wanted; it goes on later",
+    ("stopping", "paused"): "its processes are gone; it goes on when its pause is over",
     ("stopping", "succeeded"): "it ended well before the stop reached it",
 }
 

@@ -184,6 +184,9 @@ class QueueRules:
     """Devices by type: never more. A type that is not in it is not limited."""
     limit_usd_h: float | None = None
     """Dollars an hour of all that it holds: never more."""
+    limit_usd_month: float | None = None
+    """Dollars of a calendar month (UTC): then it holds nothing until the next. What would begin again is not stopped
+    for it, and only begun where its predicted money is within what is left."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _load_pipeline(data: dict[str, Any], base: Path, file: str) -> Submission:
 def _parse_yaml(text: str, file: str) -> dict[str, Any]:
     if len(text) > MAX_YAML_BYTES:
         raise SpecError(Problem(f"{len(text):,} characters; a spec has at most {MAX_YAML_BYTES:,}", file=file))
-    data = _yaml_value(text, file)
+    data = yaml_value(text, file)
     if not isinstance(data, dict):
         found = "empty" if data is None else f"a {type(data).__name__}"
         raise SpecError(
@@ -133,7 +133,8 @@ def _parse_yaml(text: str, file: str) -> dict[str, Any]:
     return data
 
 
-def _yaml_value(text: str, file: str, field: str = "") -> Any:
+def yaml_value(text: str, file: str, field: str = "") -> Any:
+    """What a YAML text says, where it is of a bearable size and no key is there twice. Raises SpecError."""
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
         _check_size(value)
@@ -169,7 +170,7 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = 
             raise SpecError(
                 Problem(f"expected key=value, got {override!r}", "--set", "e.g. --set data=my/folder", file)
             )
-        value = _yaml_value(raw, file, "--set") if raw else ""
+        value = yaml_value(raw, file, "--set") if raw else ""
         params = data.get("params")
         if isinstance(params, dict) and key in params:
             params[key] = value

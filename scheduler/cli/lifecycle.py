@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from cluster.definition import ClusterDefinition
 from cluster.local import LocalCluster
 from scheduler.policy import names
 from scheduler.service.home import Home, ServiceInfo, ServiceRunning
+from scheduler.service.logs import LogOptions, configure
 from scheduler.service.runtime import clean_environment
 from workloads.errors import RaywiseError
 
@@ -66,7 +66,7 @@ def up(
             )
             with doing(f"starting {what} (usually under a minute; {folder.log} tells more)"):
                 info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy)
-            _greet(info, folder)
+            greet(info, folder)
         else:
             _foreground(folder, address, cluster, dashboard_url, catalog, port, policy)
 
@@ -82,21 +82,21 @@ def _foreground(
 ) -> None:
     from scheduler.service.main import ServiceOptions, serve
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure(LogOptions())
     stop_cluster = os.environ.get("RAYWISE_KEEP_CLUSTER") != "1"
     options = ServiceOptions(folder, cluster, address, dashboard_url, catalog, port, policy, stop_cluster)
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     with suppress(KeyboardInterrupt):
-        serve(options, on_ready=lambda info: _greet(info, folder))
+        serve(options, on_ready=lambda info: greet(info, folder))
 
 
-def _end(*_: object) -> NoReturn:
+def end(*_: object) -> NoReturn:
     """SIGTERM unwinds the stack, so that whatever was started is stopped again."""
     raise SystemExit(0)
 
 
-def _greet(info: ServiceInfo, folder: Home) -> None:
+def greet(info: ServiceInfo, folder: Home) -> None:
+    """Say where the service is."""
     console.print(f"service {info.url} (token in {folder.path / 'token'}), Ray dashboard {info.ray_dashboard_url}")
 
 

@@ -12,6 +12,10 @@ from typer.core import TyperGroup
 ELSEWHERE = {
     "up": "lifecycle:up",
     "down": "lifecycle:down",
+    "serve": "serve:serve",
+    "doctor": "doctor:doctor",
+    "backup": "backup:backup_command",
+    "restore": "backup:restore_command",
     "demo": "demo:demo",
     "calibrate": "calibrate:calibrate",
     "profile": "profile:profile",

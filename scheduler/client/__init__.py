@@ -12,5 +12,6 @@ own `scheduler.py`.
 from ._async_client import AsyncClient
 from ._client import Client
 from ._errors import ClientError, NoService, Refused
+from ._shared import verification
 
-__all__ = ["AsyncClient", "Client", "ClientError", "NoService", "Refused"]
+__all__ = ["AsyncClient", "Client", "ClientError", "NoService", "Refused", "verification"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import httpx
 
 from . import types
 from ._calls import Call
-from ._errors import NoService
+from ._errors import ClientError, NoService
 
 TIMEOUT = httpx.Timeout(120.0, connect=5.0)  # a first plan imports torch and builds the model
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -38,7 +39,8 @@ class Service:
     def options(self) -> dict[str, Any]:
         """For httpx."""
         headers = {"authorization": f"Bearer {self.token}"}
-        return {"base_url": self.url, "headers": headers, "timeout": TIMEOUT, "trust_env": False}
+        kept = {"base_url": self.url, "headers": headers, "timeout": TIMEOUT, "trust_env": False}
+        return kept | {"verify": verification()}
 
 
 def service_of(url: str | None, token: str | None, home: str | Path | None) -> Service:
@@ -50,6 +52,18 @@ def service_of(url: str | None, token: str | None, home: str | Path | None) -> S
     if not url or not token:
         raise NoService(f"no service runs from {folder}; start one with `raywise up --detach`")
     return Service(url, token)
+
+
+def verification() -> ssl.SSLContext | bool:
+    """Whose certificates are believed: those of the file in `$RAYWISE_CA` (PEM), or the public ones. Raises
+    ClientError where the file cannot be used."""
+    path = os.environ.get("RAYWISE_CA")
+    if not path:
+        return True
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ClientError(f"RAYWISE_CA names no file of certificates: {path}: {error}") from None
 
 
 def delay_s(call: Call[Any], error: httpx.HTTPError, tries: int) -> float | None:

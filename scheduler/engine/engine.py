@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cluster.protocols import ClusterUnreachable, Executor, NothingToRent, Observer, Provider
 from cluster.types import RunObservation, Snapshot
@@ -15,14 +15,17 @@ from cluster.types import RunObservation, Snapshot
 from ..estimate.calibration import Calibration
 from ..estimate.candidates import facts_of
 from ..estimate.device_rates import DeviceRates, LearntAgainst, in_terms_of, with_measured_rates
+from ..log_context import about, enter_cycle
 from ..policy import Policy
 from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
-from ..types import Plan, QueueRules, Situation, WorkloadView
+from ..types import Explanation, Plan, QueueRules, Situation
 from . import moves
-from .estimates import EstimateCache, Known
+from .charges import charges_of, month_of
+from .estimates import EstimateCache
 from .launch import run_request
 from .learn import learn, learn_rates
+from .limits import BUDGET_SPENT, Closed, MonthlySpending, closed_queues, over_budget, same_month
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
@@ -30,15 +33,20 @@ from .reconcile import (
     RESUMES,
     Action,
     Drop,
+    Hold,
     NodeAction,
-    Refusal,
     Rent,
     Start,
     Stop,
+    Unhold,
     reconcile,
     reconcile_nodes,
     validate,
+    within_month,
 )
+from .report import CycleReport
+from .saying import Said
+from .viewing import view_of
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +54,10 @@ MAX_RESUBMISSIONS = 5
 ENDED_KEPT = 1000
 """Runs that ended whose progress is still shown in full; of those before, what the record has."""
 
-_LIVE = ("pending", "queued", *sorted(HOLDS_DEVICES))
+WRITTEN_AT_ONCE = 100
+"""So many changes are one transaction where there are many: a user's request comes in between."""
 
-
-@dataclass(frozen=True)
-class CycleReport:
-    """What one cycle saw and did; `situation` replays it."""
-
-    cycle: int
-    situation: Situation
-    plan: Plan
-    actions: Sequence[Action]
-    refusals: Sequence[Refusal]
-    node_actions: Sequence[NodeAction] = ()
+_LIVE = ("pending", "queued", "paused", *sorted(HOLDS_DEVICES))
 
 
 class Engine:
@@ -95,12 +94,17 @@ class Engine:
         self._congestion_usd_h: dict[str, float] = {}
         self._memory = PolicyMemory(store, policy.name)
         self._estimates = EstimateCache()
+        self._said = Said(clock())
+        self._spending = MonthlySpending()
+        self._began_s, self._cycle_s = clock(), 1.0
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
 
     def run_cycle(self) -> CycleReport | None:
         """One cycle. Returns None, having decided nothing, while the cluster cannot be reached."""
         self.cycle += 1
+        self._began_s, self._cycle_s = self._clock(), self._clock() - self._began_s
+        enter_cycle(self.cycle)
         self._forget_again()
         try:
             # 1. Observe: the cluster, the runs on it, and what has become ready.
@@ -108,8 +112,9 @@ class Engine:
             self._follow_rates(snapshot)
             self._observe_runs(snapshot)
             self._promote()
+            closed = self._keep_limits()
             # 2. Estimate every configuration of every workload that waits or runs.
-            situation = self._estimate(snapshot)
+            situation = self._estimate(snapshot, closed)
             # 3. Plan.
             situation, plan = self._plan(situation)
             self._explain(plan)
@@ -117,19 +122,20 @@ class Engine:
             records = self._store.select(states=_LIVE)
             fresh = self._observer.snapshot()
             valid, refusals = validate(plan.placements, records, fresh)
+            valid, beyond = within_month(valid, records, plan, closed)
             # 5. Reconcile.
-            actions = reconcile(plan, valid, records)
+            actions = reconcile(plan, valid, records, closed)
             node_actions = reconcile_nodes(plan, valid, records, fresh)
             # 6. Execute.
-            for action in actions:
-                self._execute(action, snapshot)
+            self._execute(actions, plan, snapshot)
             for change in node_actions:
                 self._change_nodes(change)
         except ClusterUnreachable as error:
             log.warning("cycle %d: the cluster cannot be reached: %s", self.cycle, error)
             return None
         self._congestion_usd_h = dict(plan.congestion_usd_h)
-        self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals, node_actions)
+        refusals += beyond
+        self.last_report = CycleReport(self.cycle, situation, plan, actions, refusals, node_actions, closed)
         self._memory.keep(plan.memory)
         return self.last_report
 
@@ -209,10 +215,11 @@ class Engine:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
         observed = self._executor.observe([record.run_id for record in holding])
         for record in holding:
-            records = self._executor.progress(record.run_id)
-            progress = fold(self.progress_of(record), records)
-            self._progress[record.run_id] = progress
-            self._move(record, observed[record.run_id], progress, snapshot)
+            with about(record.id):
+                records = self._executor.progress(record.run_id)
+                progress = fold(self.progress_of(record), records)
+                self._progress[record.run_id] = progress
+                self._move(record, observed[record.run_id], progress, snapshot)
 
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
@@ -231,12 +238,18 @@ class Engine:
         if run.state == "lost":  # it ended while nobody looked: what is paid for is what it is known to have held
             now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
         after, event = moves.ended(record, run, progress, now_s, self._clock())
-        self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
-        self._has_ended(record.run_id)
+        self._end_attempt(record, after, event, now_s)
         if after.state == "succeeded" and record.kind == "benchmark":
             self._learn_rates(record, progress, snapshot)
         elif after.state == "succeeded" and record.attempt == 1 and not progress.resumed:
             self._learn(record, progress, now_s, snapshot)
+
+    def _end_attempt(self, record: Record, after: Record, event: Event, now_s: float) -> None:
+        """An attempt is over: what it held is charged in the same step."""
+        charges = charges_of(record, now_s)
+        self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()), charges=charges)
+        self._spending.add(charges)
+        self._has_ended(record.run_id)
 
     def _resubmit(self, record: Record, progress: Progress, snapshot: Snapshot) -> bool:
         """A run that was recorded but that the cluster never heard of, or has not yet (the service was killed, or the
@@ -280,68 +293,59 @@ class Engine:
 
     def _promote(self) -> None:
         """Workloads whose needs are met join the queue; those whose needs failed end."""
+        changes = list[tuple[Record, Sequence[Event]]]()
         for record in self._store.select(states=["pending"]):
             needs = [need for name in record.needs if (need := self._store.get(name)) is not None]
             broken = [need for need in needs if need.state in ENDED and need.state != "succeeded"]
             if broken:
                 message = f"{broken[0].name} {broken[0].state}, and this needs it"
                 after = replace(record, state="failed", message=message, ended_s=self._clock())
-                self._store.put(after, self._event("failed", message, record.id))
-            elif (record.not_before_s or 0.0) <= self._clock() and all(need.state == "succeeded" for need in needs):
-                self._queue(record, needs)
+                changes.append((after, [self._event("failed", message, record.id)]))
+            elif record.paused or record.cancel_requested or (record.not_before_s or 0.0) > self._clock():
+                continue
+            elif all(need.state == "succeeded" for need in needs):
+                with about(record.id):
+                    changes.append(self._queued(record, needs))
+        self._put_all(changes)
 
-    def _queue(self, record: Record, needs: Sequence[Record]) -> None:
+    def _queued(self, record: Record, needs: Sequence[Record]) -> tuple[Record, Sequence[Event]]:
         upstream = {need.name: Upstream(need.name, need.kind, need.output, need.result) for need in needs}
         after, event = moves.queued(record, self._profiler, upstream, self._clock())
-        self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
+        return after, [replace(event, cycle=self.cycle, at_s=self._clock())]
+
+    def _put_all(self, changes: Sequence[tuple[Record, Sequence[Event]]]) -> None:
+        for begin in range(0, len(changes), WRITTEN_AT_ONCE):
+            self._store.put_all(changes[begin : begin + WRITTEN_AT_ONCE])
+
+    def _keep_limits(self) -> Closed:
+        """Pause what would pass its budget, and find the queues that have spent their month."""
+        now_s = self._clock()
+        holding = self._store.select(states=HOLDS_DEVICES)
+        for record in holding:
+            if not record.paused and over_budget(record, now_s, self._cycle_s):
+                event = self._event("budget-spent", f"{BUDGET_SPENT}: it is stopped with a checkpoint", record.id)
+                self._store.change(record.id, event, paused=True, pause_cause=BUDGET_SPENT)
+        if not same_month(self._spending, now_s):
+            month = month_of(now_s)
+            self._spending.begin(month, self._store.charges(since=f"{month}-01", until=f"{month}-31"))
+        return closed_queues(self._queues, self._spending, holding, now_s, self._cycle_s)
 
     # 2. Estimate
 
-    def _estimate(self, snapshot: Snapshot) -> Situation:
-        records = self._store.select(states=("queued", *HOLDS_DEVICES))
+    def _estimate(self, snapshot: Snapshot, closed: Closed) -> Situation:
+        """What the policy may look at. What may hold nothing (it is paused, or its queue's month is spent) is not
+        there, or on its way out."""
+        waiting_or_held = self._store.select(states=("queued", *HOLDS_DEVICES))
+        records = [r for r in waiting_or_held if r.placement is not None or not _may_not_hold(r, closed)]
         snapshot = self.as_measured(snapshot)
         known = self._estimates.of(records, snapshot, self._calibration)
-        views = [self._view(record, each) for record, each in zip(records, known, strict=True)]
+        views = [
+            view_of(record, each, self.progress_of(record), self._clock(), leaving=_may_not_hold(record, closed))
+            for record, each in zip(records, known, strict=True)
+        ]
         prices = dict(self._congestion_usd_h)
         memory = self._memory.handed_over()
         return Situation(self.cycle, self._clock(), self._seed, snapshot, tuple(views), prices, memory, self._queues)
-
-    def _view(self, record: Record, known: Known) -> WorkloadView:
-        spec = known.spec
-        budget_usd = None if record.budget_usd is None else record.budget_usd - record.spent_usd
-        return WorkloadView(
-            id=record.id,
-            name=record.name,
-            queue=spec.queue,
-            priority=spec.priority,
-            objective=spec.objective,
-            queued_s=record.queued_s or record.submitted_s,
-            submitted_s=record.submitted_s,
-            family=known.work.family,
-            units=known.work.samples,
-            deadline_s=record.deadline_s,
-            budget_usd=budget_usd,
-            remaining=1.0 - self._fraction(record),
-            held_s=0.0 if record.placement is None or record.started_s is None else self._clock() - record.started_s,
-            received_s=moves.received_s(record, self._clock()),
-            waited_s=moves.waited_s(record, self._clock()),
-            unsaved_s=moves.unsaved_s(record, self.progress_of(record), self._clock()),
-            interrupted=record.interrupted,
-            resumes=record.kind in RESUMES,
-            stopping=record.state == "stopping",
-            one_node=record.kind == "command",
-            estimates=known.table,
-            placement=record.placement,
-            not_before_s=record.not_before_s,
-        )
-
-    def _fraction(self, record: Record) -> float:
-        """Share of the work that is done: what ended attempts have left, and what the present one reports, or will
-        leave where it is being stopped."""
-        if record.placement is None:
-            return record.fraction
-        progress = self.progress_of(record)
-        return max(record.fraction, progress.saved if record.state == "stopping" else progress.fraction)
 
     # 3. Plan
 
@@ -359,42 +363,84 @@ class Engine:
         return without, self._policy.plan(replace(without, memory={}))
 
     def _explain(self, plan: Plan) -> None:
-        """Keep each decision with its workload; an unchanged one is not written again."""
-        for record in self._store.select(states=("queued",)):
-            explanation = plan.explanations.get(record.id)
-            hopeless = moves.hopeless(explanation) if explanation is not None else None
-            if hopeless is not None:
-                failed = replace(
-                    record, state="failed", explanation=explanation, message=hopeless, ended_s=self._clock()
-                )
-                self._store.put(failed, self._event("failed", hopeless, record.id))
-                continue
-            if explanation is None or moves.same_choice(record.explanation, explanation):
-                continue
-            estimates = tuple(option.estimate for option in explanation.options)
-            event = self._event(
+        """Tell the log each decision that changed; what can never run within its budget ends, or is paused where that
+        has paid for something already."""
+        waiting = [record for record in self._store.select(states=("queued",)) if record.id in plan.explanations]
+        events = [
+            self._event(
                 "planned",
                 explanation.summary,
                 record.id,
                 chosen=str(explanation.chosen) if explanation.chosen else None,
             )
-            self._store.put(replace(record, explanation=explanation, estimates=estimates), event)
+            for record, explanation in self._said.changes(waiting, plan.explanations)
+        ]
+        if events:
+            self._store.append(*events)
+        for record in waiting:
+            if record.budget_usd is None:
+                continue
+            explanation = plan.explanations[record.id]
+            hopeless = moves.hopeless(explanation)
+            if hopeless is not None:
+                self._give_up(record, explanation, hopeless)
+
+    def _give_up(self, record: Record, explanation: Explanation, why: str) -> None:
+        if record.fraction > 0:
+            event = self._event("budget-spent", why, record.id)
+            self._store.change(record.id, event, paused=True, pause_cause=BUDGET_SPENT)
+            return
+        failed = replace(record, state="failed", explanation=explanation, message=why, ended_s=self._clock())
+        self._store.put(failed, self._event("failed", why, record.id))
 
     # 6. Execute
 
-    def _execute(self, action: Action, snapshot: Snapshot) -> None:
-        record = self._store.get(action.workload_id)
-        if record is None:
-            return
-        match action:
-            case Start():
-                self._start(record, action, snapshot)
-            case Stop(cause=cause):
-                self._store.put(replace(record, state="stopping"), self._event("stopping", cause, record.id))
+    def _execute(self, actions: Sequence[Action], plan: Plan, snapshot: Snapshot) -> None:
+        """Records are written before the cluster is asked, so that a crash in between leaves a run that can be found
+        (`lost`, and tried again), never one that nobody knows of."""
+        now_s = self._clock()
+        changes = list[tuple[Record, Sequence[Event]]]()
+        stops, starts = list[Record](), list[Record]()
+        for action in actions:
+            record = self._store.get(action.workload_id)
+            if record is None:
+                continue
+            match action:
+                case Start(placement=placement):
+                    after = moves.started(record, placement, snapshot, now_s, plan.explanations.get(record.id))
+                    changes.append((after, [self._starting(after)]))
+                    starts.append(after)
+                case Stop(cause=cause):
+                    changes.append((replace(record, state="stopping"), [self._event("stopping", cause, record.id)]))
+                    stops.append(record)
+                case Drop(cause=cause):
+                    after = replace(record, state="cancelled", message=cause, ended_s=now_s)
+                    changes.append((after, [self._event("cancelled", cause, record.id)]))
+                case Hold() | Unhold():
+                    after, event = (moves.paused if isinstance(action, Hold) else moves.resumed)(record, now_s)
+                    changes.append((after, [replace(event, cycle=self.cycle, at_s=now_s)]))
+        self._put_all(changes)
+        for record in stops:
+            with about(record.id):
                 self._executor.stop(record.run_id)
-            case Drop(cause=cause):
-                after = replace(record, state="cancelled", message=cause, ended_s=self._clock())
-                self._store.put(after, self._event("cancelled", cause, record.id))
+        for record in starts:
+            with about(record.id):
+                self._submit(record, snapshot)
+
+    def _starting(self, record: Record) -> Event:
+        """The event of an attempt that begins; of the attempts before it nobody asks any more."""
+        assert record.placement is not None
+        for run_id in (record.run_id, replace(record, attempt=record.attempt - 1).run_id):
+            self._progress.pop(run_id, None)
+        return self._event(
+            "starting",
+            record.explanation.summary if record.explanation else "the plan placed it",
+            record.id,
+            configuration=str(record.placement.configuration),
+            attempt=record.attempt,
+            nodes=[node for _, node in record.placement.devices],
+            predicted_s=record.predicted.seconds if record.predicted else None,
+        )
 
     def _change_nodes(self, action: NodeAction) -> None:
         """Rent or give back. What the provider refuses is planned anew in the next cycle; the others go on."""
@@ -411,24 +457,6 @@ class Engine:
         except Exception:
             log.exception("cycle %d: the provider refused %s", self.cycle, action)
 
-    def _start(self, record: Record, action: Start, snapshot: Snapshot) -> None:
-        """The record is written before the cluster is asked, so that a crash in between leaves a run that can be
-        found (`lost`, and tried again), never one that nobody knows of."""
-        started = moves.started(record, action.placement, snapshot, self._clock())
-        event = self._event(
-            "starting",
-            started.explanation.summary if started.explanation else "the plan placed it",
-            record.id,
-            configuration=str(action.placement.configuration),
-            attempt=started.attempt,
-            nodes=[node for _, node in action.placement.devices],
-            predicted_s=started.predicted.seconds if started.predicted else None,
-        )
-        for run_id in (record.run_id, started.run_id):  # of an attempt before the last nobody asks
-            self._progress.pop(run_id, None)
-        self._store.put(started, event)
-        self._submit(started, snapshot)
-
     def _submit(self, record: Record, snapshot: Snapshot) -> None:
         """Hand a recorded attempt to the cluster; what it refuses has failed, the others go on."""
         try:
@@ -441,8 +469,12 @@ class Engine:
             said = {"message": message, "retryable": getattr(error, "retryable", True)}
             run = RunObservation(record.run_id, "failed", message)
             after, event = moves.ended(record, run, Progress(failed=said), self._clock())
-            self._store.put(after, replace(event, cycle=self.cycle, at_s=self._clock()))
-            self._has_ended(record.run_id)
+            self._end_attempt(record, after, event, self._clock())
 
     def _event(self, kind: str, cause: str, workload_id: str | None = None, **data: object) -> Event:
         return Event(kind, cause, workload_id, self.cycle, self._clock(), data)
+
+
+def _may_not_hold(record: Record, closed: Closed) -> bool:
+    """Whether it must give back what it holds, and gets nothing."""
+    return record.paused or (record.queue in closed.why and (record.placement is None or record.kind in RESUMES))

@@ -52,7 +52,9 @@ class EstimateCache:
 
     def _kept(self, record: Record) -> Known | None:
         kept = self._known.get(record.id)
-        return kept if kept is not None and kept.work == record.work and kept.raw == record.spec else None
+        if kept is None or (kept.work is not record.work and kept.work != record.work):
+            return None
+        return kept if kept.raw is record.spec or kept.raw == record.spec else None
 
 
 def _whole(snapshot: Snapshot) -> Snapshot:

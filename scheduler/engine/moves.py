@@ -45,9 +45,12 @@ def _not_measured(record: Record, error: Exception, now_s: float) -> tuple[Recor
     return after, Event("retry", message, record.id)
 
 
-def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: float) -> Record:
-    """The next attempt on these devices."""
-    estimate = next((e for e in record.estimates if e.configuration == placement.configuration), None)
+def started(
+    record: Record, placement: Placement, snapshot: Snapshot, now_s: float, explanation: Explanation | None = None
+) -> Record:
+    """The next attempt on these devices; `explanation` says why."""
+    estimates = record.estimates if explanation is None else tuple(each.estimate for each in explanation.options)
+    estimate = next((e for e in estimates if e.configuration == placement.configuration), None)
     prices = [snapshot.device_types[device_type].price_usd_h for device_type, _ in placement.devices]
     return replace(
         record,
@@ -59,7 +62,10 @@ def started(record: Record, placement: Placement, snapshot: Snapshot, now_s: flo
         waited_s=waited_s(record, now_s),
         interrupted=False,
         not_before_s=None,
+        explanation=explanation or record.explanation,
+        estimates=estimates,
         predicted=record.predicted if record.attempt else estimate,
+        prices_usd_h={name: snapshot.device_types[name].price_usd_h for name, _ in placement.configuration.groups},
         price_usd_h=None if None in prices else sum(price for price in prices if price is not None),
     )
 
@@ -77,11 +83,25 @@ def ended(
     if record.cancel_requested:
         after = replace(released, state="cancelled", ended_s=now_s, message="cancelled by the user")
         return after, Event("cancelled", "its processes are gone, as the user wanted", record.id)
+    if record.state == "stopping" and record.paused:
+        return paused(released, now_s)
     if record.state == "stopping":
         after = replace(released, state="queued", queued_s=now_s)
         return after, Event("queued", "stopped for the plan; goes on later", record.id)
     after, event = _not_succeeded(record, released, run, progress, now_s if seen_s is None else seen_s)
     return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
+
+
+def paused(record: Record, now_s: float) -> tuple[Record, Event]:
+    """It holds nothing and waits for nothing, until its pause is over."""
+    after = replace(record, state="paused", waited_s=waited_s(record, now_s), queued_s=None, not_before_s=None)
+    return after, Event("paused", record.pause_cause or "the user paused it", record.id)
+
+
+def resumed(record: Record, now_s: float) -> tuple[Record, Event]:
+    """Its pause is over: it waits for devices again."""
+    after = replace(record, state="queued", queued_s=now_s)
+    return after, Event("queued", "its pause is over", record.id)
 
 
 def _not_succeeded(
@@ -183,16 +203,8 @@ def received_s(record: Record, now_s: float) -> dict[str, float]:
     return held
 
 
-def same_choice(before: Explanation | None, after: Explanation) -> bool:
-    """Whether two explanations say the same about what was chosen and why the others were not."""
-    if before is after:
-        return True
-    if before is None or before.chosen != after.chosen:
-        return False
-    if after.chosen is None and before.summary.split(":")[0] != after.summary.split(":")[0]:
-        return False
-    return _gist(before) == _gist(after)
-
-
-def _gist(explanation: Explanation) -> list[tuple[str, str]]:
-    return [(str(o.estimate.configuration), o.reason.code if o.reason else "") for o in explanation.options]
+def gist(explanation: Explanation) -> tuple[object, ...]:
+    """What an explanation says about what was chosen and why the others were not, without its numbers."""
+    waits = explanation.summary.split(":")[0] if explanation.chosen is None else ""
+    options = tuple((o.estimate.configuration, o.reason.code if o.reason else "") for o in explanation.options)
+    return explanation.chosen, waits, options

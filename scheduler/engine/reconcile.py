@@ -10,6 +10,7 @@ from cluster.types import Snapshot
 from ..policy.capacity import Capacity
 from ..store import Record
 from ..types import Placement, Plan
+from .limits import WORTH_A_START_S, Closed
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """A workload that waits is paused."""
+
+    workload_id: str
+
+
+@dataclass(frozen=True)
+class Unhold:
+    """A paused workload waits again."""
+
+    workload_id: str
+
+
+@dataclass(frozen=True)
 class Rent:
     """Ask for nodes of a type until `total` are there or on their way, which are `more` than now."""
 
@@ -57,7 +72,7 @@ class GiveBack:
 _ROUNDING = 1e-9
 """Of dollars an hour: a cap that is met exactly is not passed."""
 
-Action = Start | Stop | Drop
+Action = Start | Stop | Drop | Hold | Unhold
 NodeAction = Rent | GiveBack
 
 
@@ -89,31 +104,84 @@ def validate(
     return valid, refused
 
 
+def within_month(
+    valid: Mapping[str, Placement], records: Sequence[Record], plan: Plan, closed: Closed
+) -> tuple[dict[str, Placement], list[Refusal]]:
+    """Of what may begin, that which its queue's month can pay for: what could not be stopped and go on later as a
+    whole, the others for a while."""
+    if not closed.left_usd:
+        return dict(valid), []
+    left = dict(closed.left_usd)
+    kept, refused = dict(valid), list[Refusal]()
+    for record in records:
+        if record.id not in valid or record.state != "queued" or record.queue not in left:
+            continue
+        usd = _first_usd(plan, record, valid[record.id])
+        if usd <= left[record.queue]:
+            left[record.queue] -= usd
+            continue
+        del kept[record.id]
+        message = (
+            f"it would need ${usd:.2f} to begin, and queue {record.queue} has ${left[record.queue]:.2f} left this month"
+        )
+        refused.append(Refusal(record.id, message))
+    return kept, refused
+
+
+def _first_usd(plan: Plan, record: Record, placement: Placement) -> float:
+    """Dollars without which it is not begun; 0 where nothing is known."""
+    explanation = plan.explanations.get(record.id)
+    for option in explanation.options if explanation is not None else ():
+        estimate = option.estimate
+        if estimate.configuration != placement.configuration or estimate.money is None:
+            continue
+        if record.kind not in RESUMES:
+            return estimate.money.total_usd
+        least_s = estimate.startup_s + record.grace_s + WORTH_A_START_S
+        return min(estimate.money.total_usd, least_s / 3600 * (estimate.price_usd_h or 0.0))
+    return 0.0
+
+
 RESUMES = ("train", "batch-infer")
 """Kinds whose next attempt goes on where the last one was. Others would begin again: no plan stops them."""
 
 
-def reconcile(plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record]) -> list[Action]:
-    """What to do now, stops before starts so that devices are free in time."""
+def reconcile(
+    plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record], closed: Closed | None = None
+) -> list[Action]:
+    """What to do now, stops before starts so that devices are free in time. `closed` are the queues that hold nothing
+    more this month."""
     stops: list[Action] = []
     starts: list[Action] = []
     for record in records:
-        runs = record.state in ("starting", "running")
-        if record.cancel_requested:
-            if runs:
-                stops.append(Stop(record.id, "cancelled by the user"))
-            elif record.state in ("pending", "queued"):
-                stops.append(Drop(record.id, "cancelled by the user"))
-        elif runs and record.kind not in RESUMES:
-            continue
-        elif runs and record.id not in plan.placements:
-            stops.append(Stop(record.id, _why(plan, record, "the plan wants its devices")))
-        elif runs and plan.placements[record.id] != record.placement:
-            moves = f"the plan moves it to {plan.placements[record.id].configuration}"
-            stops.append(Stop(record.id, _why(plan, record, moves)))
-        elif record.state == "queued" and record.id in valid:
+        if record.state in ("starting", "running"):
+            cause = _why_stop(record, plan, closed.why if closed is not None else {})
+            if cause is not None:
+                stops.append(Stop(record.id, cause))
+        elif record.cancel_requested and record.state in ("pending", "queued", "paused"):
+            stops.append(Drop(record.id, "cancelled by the user"))
+        elif record.paused and record.state == "queued":
+            stops.append(Hold(record.id))
+        elif record.state == "paused" and not record.paused:
+            starts.append(Unhold(record.id))
+        elif record.state == "queued" and record.id in valid and not record.cancel_requested:
             starts.append(Start(record.id, valid[record.id]))
     return stops + starts
+
+
+def _why_stop(record: Record, plan: Plan, spent: Mapping[str, str]) -> str | None:
+    """Why what runs is to be stopped; None where it goes on. What would begin again only stops for its user."""
+    if record.cancel_requested or record.paused:
+        return "cancelled by the user" if record.cancel_requested else record.pause_cause or "paused by the user"
+    if record.kind not in RESUMES:
+        return None
+    if record.queue in spent:
+        return spent[record.queue]
+    if record.id not in plan.placements:
+        return _why(plan, record, "the plan wants its devices")
+    if plan.placements[record.id] != record.placement:
+        return _why(plan, record, f"the plan moves it to {plan.placements[record.id].configuration}")
+    return None
 
 
 def _why(plan: Plan, record: Record, otherwise: str) -> str:

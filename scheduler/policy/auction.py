@@ -19,8 +19,9 @@ from .timeline import Remains
 LAST = 1.0
 """What it is worth to be done with everything sooner: as much as all that is bid for the devices, ..."""
 LAST_QUIET = 60.0
-"""... and so many times more when nothing new has come for as long as all takes that is there, by its square."""
-
+"""... and so many times more when nothing new has come for long, by the square of that time ..."""
+QUIET = 0.5
+"""... up to this share of how long all takes that is there."""
 FEW, CROWD = 4, 32
 """Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
 FORESEEN = 5
@@ -244,7 +245,7 @@ def weigh_the_end(bids: Bids, lots: Lots, quiet_s: float) -> None:
     mu_s = weights_s(lots.matrix(bids.seconds[lots.rows], np.inf), lots.use, lots.supply)
     if not mu_s.any():
         return
-    quiet = min(1.0, quiet_s / max(float(mu_s.sum()), 1.0)) ** 2
+    quiet = min(1.0, quiet_s / max(QUIET * float(mu_s.sum()), 1.0)) ** 2
     crowd = min(1.0, max(0, len(lots.level) - FEW) / (CROWD - FEW))
     worth = (LAST + LAST_QUIET * quiet) * crowd * _sum_that_wins(bids, lots)
     matters = bids.time_share()[lots.level][lots.member] ** 2

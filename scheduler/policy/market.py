@@ -11,6 +11,7 @@ waits is kept for it, and others go ahead on them only where they cannot delay i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
 from .explaining import Said
 from .renting import with_nodes
+from .speeds import Corrected, Speeds
 from .stays import Stays, numbers
 from .timeline import Floor
 from .turns import DETAILED, Far, Turns
@@ -49,12 +51,15 @@ class Market:
     def __init__(self) -> None:
         self._tables = Tables()
         self._far: dict[str, Far] = {}
+        self._corrected = Corrected()
 
     def plan(self, situation: Situation) -> Plan:
         """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
         tables that it has read; the same situation gives the same plan."""
         with without_collector():
-            cycle = _Cycle(situation, self._tables, self._far)
+            speeds = Speeds.of(situation)
+            seen = self._corrected.of(situation.workloads, speeds.known)
+            cycle = _Cycle(replace(situation, workloads=tuple(seen)), self._tables, self._far, speeds)
             cycle.overdue()
             for priority in cycle.priorities():
                 cycle.level(priority)
@@ -65,9 +70,9 @@ class Market:
 class _Cycle(Turns):
     """One plan in the making: who takes part, and who gets what."""
 
-    def __init__(self, situation: Situation, tables: Tables, far: Mapping[str, Far]) -> None:
+    def __init__(self, situation: Situation, tables: Tables, far: Mapping[str, Far], speeds: Speeds) -> None:
         super().__init__(situation, far)
-        self.stays = Stays.of(situation)
+        self.stays, self.speeds = Stays.of(situation), speeds
         self.prices: dict[str, dict[str, float]] = {}
         views = sorted(situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id))
         supply = Supply(situation.snapshot)
@@ -439,12 +444,14 @@ class _Cycle(Turns):
             "stays": self.stays.after(self.now_s, running, moved),
             "patience": patience,
         }
-        shares = self.quotas.after(self.now_s)
-        if shares:
-            memory["shares"] = shares
+        memory |= {name: notes for name, notes in self._notes().items() if notes}
         congestion = dict(sorted(self.congestion_usd_h.items()))
         plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
         return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders.values()})
+
+    def _notes(self) -> dict[str, Any]:
+        """What is only noted where there is something to note."""
+        return {"shares": self.quotas.after(self.now_s), "speeds": self.speeds.noted()}
 
 
 def _kept(board: Board, listed: Ints) -> tuple[Flags, Floats]:

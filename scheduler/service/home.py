@@ -60,6 +60,8 @@ class Home:
     """The folder and its parts."""
 
     path: Path
+    runs_path: Path | None = None
+    """The workloads' folders, where they lie elsewhere: on what all nodes of the cluster share."""
 
     @classmethod
     def default(cls) -> Home:
@@ -74,14 +76,9 @@ class Home:
             if self.path.stat().st_mode & stat.S_ISVTX:
                 raise HomeError(f"{self.path} is shared with others\n  hint: choose a folder of its own as home")
             self.path.chmod(0o700)
-            self.runs.mkdir(exist_ok=True)
+            self.runs.mkdir(exist_ok=True, parents=True)
         except OSError as error:
             raise HomeError(f"{self.path} cannot be the home folder: {error.strerror}") from None
-
-    def protect_database(self) -> None:
-        """Make the store's file before SQLite does, readable by its owner only: so are then the files beside it."""
-        os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self.database.chmod(0o600)
 
     @property
     def database(self) -> Path:
@@ -91,7 +88,7 @@ class Home:
     @property
     def runs(self) -> Path:
         """Folder of the workloads' folders."""
-        return self.path / "runs"
+        return self.runs_path or self.path / "runs"
 
     @property
     def cluster(self) -> Path:

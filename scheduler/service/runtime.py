@@ -31,17 +31,27 @@ from ..engine import Engine, Upstream
 from ..engine.launch import progress_path
 from ..estimate.model_profile import use_cache
 from ..estimate.work import Work
+from ..log_context import leave_cycle
 from ..policy import Policy, create
-from ..store import Event, Record, Store, StoreError
+from ..store import Event, Record, StoreError
 from ..types import QueueRules
 from . import auth
 from .home import Home
+from .logs import SECRETS
+from .notify import Supervisor
+from .opening import open_store
+from .pulse import Pulse
+from .readiness import ReadinessFacts
+from .telling import told
 
 log = logging.getLogger(__name__)
 
 CYCLE_S = 1.0
 ID_TRIES = 5
 """Ids are drawn at random: one in thousands is taken where thousands have the same name."""
+STOP_S = 30.0
+PROBE_SETTING = "probe"
+"""The setting that is written to see whether the store can be."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,12 @@ class Runtime:
         catalog: Catalog,
         policy: str = "market",
         queues: Mapping[str, QueueRules] | None = None,
+        *,
+        store: str | None = None,
+        cycle_s: float = CYCLE_S,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        """`store` is the path or URL of one elsewhere; `supervisor` is told of each cycle that came to its end."""
         self.home, self.access, self.catalog = home, access, catalog
         self.policy: Policy = create(policy)
         host = host_rates(home)
@@ -111,10 +126,12 @@ class Runtime:
             shared_files=access.local is not None,
         )
         use_cache(home.profiles)
-        self.store = Store(home.database)
-        auth.remember(self.store, home.ensure_token())
+        self.store = open_store(home, store)
+        token = home.ensure_token()
+        SECRETS.add(token, None if token_path is None else _text_of(token_path))
+        auth.remember(self.store, token)
         self.engine = Engine(
-            self.store,
+            told(self.store),
             self.observer,
             self.executor,
             self.policy,
@@ -123,6 +140,8 @@ class Runtime:
             on_end=self._keep_logs,
             queues=queues,
         )
+        self.pulse = Pulse(cycle_s)
+        self._supervisor = supervisor or Supervisor({})
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -131,14 +150,20 @@ class Runtime:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the present cycle and end; what runs on the cluster goes on."""
+        """Finish the present cycle, if it does so in `STOP_S`, and end; what runs on the cluster goes on."""
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=30)
+            self._thread.join(timeout=STOP_S)
+        if self._thread.is_alive():  # the next start takes up what it left: a record is written before each act
+            log.warning("the cycle has not come to its end in %.0f s: it is given up", STOP_S)
         self.executor.close()
         self.observer.close()
         self.store.close()
+
+    def readiness_facts(self) -> ReadinessFacts:
+        """What is known of the service's work, for `readiness`."""
+        return self.pulse.facts(lambda: self.store.set_setting(PROBE_SETTING, f"{time.time():.0f}"))
 
     def wake(self) -> None:
         """Run the next cycle now."""
@@ -231,10 +256,24 @@ class Runtime:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                self.engine.run_cycle()
-            except Exception:  # a defect in one cycle must not end the service; the next one starts from the store
+                report = self.engine.run_cycle()
+            except Exception as error:  # a defect in one cycle must not end the service; the next starts from the store
                 log.exception("cycle %d failed", self.engine.cycle)
-            self._wake.wait(CYCLE_S)
+                self.pulse.failed(error)
+            else:
+                # Without its cluster a cycle decides nothing, but it ends: to restart the service would not help.
+                self.pulse.ended(None if report is not None else f"nothing answers at {self.access.address}")
+                self._supervisor.alive()
+            leave_cycle()
+            self._wake.wait(self.pulse.cycle_s)
+
+
+def _text_of(path: Path) -> str | None:
+    """What a file of one secret says; None where it cannot be read yet."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def clean_environment() -> dict[str, str]:

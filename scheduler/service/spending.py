@@ -4,50 +4,20 @@ and what still runs, up to now."""
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from ..client import types
+from ..engine.charges import charges_of
 from ..store import Charge, Record, Spending, Store
 
 GROUPS = {"owner": "owner", "queue": "queue", "workload": "workload_id", "day": "day", "device_type": "device_type"}
 """What can be asked for, and its column of a charge."""
-_DAY_S = 86400.0
 
 
 def day_of(at_s: float) -> str:
     """The UTC day of a moment, as in 2026-11-27."""
     return datetime.datetime.fromtimestamp(at_s, datetime.UTC).date().isoformat()
-
-
-def running_charges(record: Record, until_s: float) -> Iterator[Charge]:
-    """What the present attempt has held up to a moment, by day and device type: a charge that is not written yet."""
-    if record.placement is None or record.started_s is None:
-        return
-    for day, seconds in _by_day(record.started_s, until_s):
-        for device_type, count in record.placement.configuration.groups:
-            price = _price_usd_h(record, device_type)
-            usd = None if price is None else count * seconds / 3600 * price
-            held_s = count * seconds
-            yield Charge(record.id, record.attempt, day, device_type, record.owner, record.queue, held_s, usd)
-
-
-def _price_usd_h(record: Record, device_type: str) -> float | None:
-    """Of one device, as it was when the attempt began."""
-    if device_type in record.prices_usd_h:
-        return record.prices_usd_h[device_type]
-    placement = record.placement
-    if record.price_usd_h is None or placement is None or len(placement.configuration.groups) > 1:
-        return None
-    return record.price_usd_h / placement.configuration.devices
-
-
-def _by_day(since_s: float, until_s: float) -> Iterator[tuple[str, float]]:
-    while since_s < until_s:
-        midnight_s = (since_s // _DAY_S + 1) * _DAY_S
-        end_s = min(midnight_s, until_s)
-        yield day_of(since_s), end_s - since_s
-        since_s = end_s
 
 
 def usage(
@@ -68,7 +38,7 @@ def usage(
     fresh = [
         _spending(charge, columns)
         for record in holding
-        for charge in running_charges(record, until_s)
+        for charge in charges_of(record, until_s)
         if since <= charge.day <= until
         and all(value is None or getattr(charge, name) == value for name, value in wanted.items())
     ]

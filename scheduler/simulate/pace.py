@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..engine.engine import CycleReport
+from ..engine.report import CycleReport
 from ..policy.renting import IDLE
 from ..store import Record
 

@@ -12,8 +12,8 @@ from typing import Any
 from cluster.types import Snapshot
 
 from ..engine import Engine
-from ..engine.engine import CycleReport
 from ..engine.reconcile import Stop
+from ..engine.report import CycleReport
 from ..policy import Policy
 from ..policy.renting import IDLE
 from ..states import ENDED, HOLDS_DEVICES

@@ -38,6 +38,10 @@ class EngineStore(Protocol):
         """Workloads in the order of their submission."""
         ...
 
+    def charges(self, *, since: str = "", until: str = "9999") -> Sequence[Charge]:
+        """What ended attempts held, from one day to another, both included."""
+        ...
+
     def last_cycle(self) -> int:
         """The number of the last cycle that left an event."""
         ...

@@ -89,6 +89,17 @@ class Record:
         return str(self.spec.get("queue") or "default")
 
     @property
+    def grace_s(self) -> float:
+        """Seconds it has to save its work when it is stopped."""
+        return float(self.spec.get("grace") or 0.0)
+
+    def price_of(self, device_type: str) -> float | None:
+        """Dollars an hour of one device of a type that it holds; None where that is not known."""
+        if device_type in self.prices_usd_h or self.price_usd_h is None or self.placement is None:
+            return self.prices_usd_h.get(device_type)
+        return self.price_usd_h / self.placement.configuration.devices  # begun before prices were kept by type
+
+    @property
     def run_id(self) -> str:
         """Ray's `submission_id` of the present attempt."""
         return self.id if self.attempt <= 1 else f"{self.id}.r{self.attempt}"  # no id has a dot

@@ -27,6 +27,12 @@ PURE = sorted(
         "scheduler/engine/moves.py",
         "scheduler/engine/launch.py",
         "scheduler/admission/trial.py",
+        "scheduler/service/readiness.py",
+        "scheduler/doctor/f*.py",
+        "scheduler/doctor/home.py",
+        "scheduler/doctor/judge.py",
+        "scheduler/doctor/machine.py",
+        "scheduler/doctor/ray_cluster.py",
     )
     for path in ROOT.glob(pattern)
     if path.name not in ("model_profile.py", "tracing.py", "subjects.py", "repeats.py", "fitting.py")

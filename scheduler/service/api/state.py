@@ -9,11 +9,10 @@ from fastapi.responses import PlainTextResponse
 
 from ...client import types
 from .. import calibration_views
+from ..readiness import readiness
 from ..runtime import Runtime
 from ..users import needs
 
-LATE_CYCLES = 10
-"""So many cycles without a plan are too many."""
 METRICS_TYPE = "text/plain; version=0.0.4"
 
 
@@ -35,18 +34,9 @@ def _add_probes(routes: APIRouter, runtime: Runtime) -> None:
     @routes.get("/api/v1/ready", tags=["service"], responses={503: {"model": types.Ready}})
     def ready(response: Response) -> types.Ready:
         """Whether new work may be sent to it: 200, or 503 with each reason why not. Needs no token."""
-        reasons = _reasons(runtime)
+        reasons = readiness(runtime.readiness_facts())[1]
         response.status_code = 503 if reasons else 200
         return {"ready": not reasons, "reasons": reasons}
-
-
-def _reasons(runtime: Runtime) -> list[str]:
-    """Cycles count up also where they decide nothing, since the cluster cannot be reached."""
-    engine = runtime.engine
-    if engine.last_report is None:
-        return ["no cycle has come to its end since the start"]
-    behind = engine.cycle - engine.last_report.cycle
-    return [f"the last {behind} cycles have decided nothing"] if behind > LATE_CYCLES else []
 
 
 def _add_metrics(routes: APIRouter, render_metrics: Callable[[], str]) -> None:

@@ -16,6 +16,7 @@ from scheduler.engine import Engine
 from scheduler.policy import create
 from scheduler.service import auth
 from scheduler.service.home import Home
+from scheduler.service.pulse import Pulse
 from scheduler.service.runtime import Runtime
 from scheduler.store import Store
 
@@ -40,6 +41,7 @@ class FakeRuntime(Runtime):
         auth.remember(self.store, self.token)
         self.engine = Engine(self.store, self.cluster, self.cluster, self.policy, FileProfiler(), self.clock)
         self._wake = threading.Event()
+        self.pulse = Pulse(1.0, self.clock)
 
     def clock(self) -> float:
         """Seconds now: those of the start, and what a test let pass."""

@@ -12,6 +12,7 @@ from cluster.fake import Script
 from making import inference, node, standard
 from scheduler.policy import names
 from scheduler.states import ENDED, TRANSITIONS, State, check_transition
+from scheduler.store import Event
 from world import World
 
 RESOURCES: list[dict[str, Any]] = [
@@ -44,6 +45,20 @@ def _submit(world: World, rng: random.Random, number: int, resources: Sequence[d
         deadline_s=world.now_s + rng.uniform(1, 300) if rng.random() < 0.2 else None,
         budget_usd=rng.uniform(0.001, 0.1) if rng.random() < 0.2 else None,
     )
+
+
+def _answer(world: World, rng: random.Random) -> None:
+    """What a user does to what is paused: gives it more money, or gives it up; and pauses something now and then."""
+    for record in world.store.select(states=["paused"]):
+        if rng.random() < 0.1:
+            event = Event("changed", "the user raised its budget", record.id)
+            world.store.change(record.id, event, budget_usd=None, paused=False, pause_cause="")
+        elif rng.random() < 0.02:
+            world.cancel(record.id)
+    waiting = world.store.select(states=["queued", "running"])
+    if waiting and rng.random() < 0.05:
+        record = rng.choice(waiting)
+        world.store.change(record.id, Event("pause-requested", "the user asked for it", record.id), paused=True)
 
 
 def _disturb(world: World, rng: random.Random) -> None:
@@ -79,11 +94,16 @@ def test_whatever_happens(seed: int, policy: str) -> None:
         if number < 100 and rng.random() < 0.25:
             _submit(world, rng, number, resources)
         _disturb(world, rng)
+        _answer(world, rng)
         world.cycle(rng.uniform(0.1, 5.0))
         if number % 10 == 0 and world.engine.last_report is not None:
             world.check()
     world.cluster.set_reachable(True)
     world.cluster.add_node(node("t4-b", ("T4", 2)))
+    for record in world.store.select():
+        if record.paused:
+            event = Event("changed", "the user raised its budget", record.id)
+            world.store.change(record.id, event, budget_usd=None, paused=False, pause_cause="")
     world.run_until_ended(cycles=2000, advance_s=120.0 if policy.startswith("gavel") else 3.0)  # those plan in rounds
     world.check()
     records = world.store.select()
@@ -127,12 +147,13 @@ def test_every_move_of_the_table_is_made_by_somebody(monkeypatch: pytest.MonkeyP
     world = World()
     world.submit("a", script=Script(startup_s=100.0))
     world.submit("b", script=Script(run_s=3.0))
+    world.submit("poor", budget_usd=1e-9)
     world.cycle()
     world.cancel("a")
     world.cycle()
     world.cluster.stop = lambda run_id: None  # type: ignore[method-assign]  # too late: it ends well
     world.cancel("b")
     world.run_until_ended()
-    assert world.states() == {"a": "cancelled", "b": "succeeded"}
+    assert world.states() == {"a": "cancelled", "b": "succeeded", "poor": "failed"}
     # What is submitted here begins again when it is stopped: nothing is, but what a user cancels.
     assert set(TRANSITIONS) - made == {("stopping", "queued"), ("starting", "cancelled"), ("running", "cancelled")}

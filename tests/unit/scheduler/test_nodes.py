@@ -101,9 +101,7 @@ def test_a_node_is_rented_for_who_waits_and_given_back_when_idle() -> None:
     for _ in range(5):
         world.cycle(advance_s=10.0)
     assert kinds(world) == ["node-requested"], "it is asked for once"
-    explained = world.get("a").explanation
-    assert explained is not None
-    assert explained.summary == "a node t4 is on its way: joins in about 2 min"
+    assert world.said("a") == "a node t4 is on its way: joins in about 50 s"
     world.cycle(advance_s=50.0)
     assert (world.get("a").state, world.get("a").placement) == ("starting", placed(("T4", "t4-1")))
     world.run_until_ended(advance_s=10.0)

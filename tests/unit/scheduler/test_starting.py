@@ -17,7 +17,7 @@ from scheduler.cli import app, lifecycle
 from scheduler.service import main
 from scheduler.service.home import Home, HomeError
 from scheduler.service.main import PortError, ServiceOptions, bind, serve
-from scheduler.store import Store
+from scheduler.service.opening import open_store
 from workloads.errors import RaywiseError, SpecError
 
 
@@ -156,8 +156,7 @@ def test_the_database_is_private_from_its_first_byte(tmp_path: Path, existing: b
     try:
         if existing:
             home.database.touch(0o644)
-        home.protect_database()
-        store = Store(home.database)
+        store = open_store(home)
     finally:
         os.umask(old)
     beside = [path for path in home.path.iterdir() if path.is_file()]

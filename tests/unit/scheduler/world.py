@@ -12,7 +12,7 @@ from cluster.fake_provider import FakeProvider
 from cluster.types import NodeType, RunRequest, Snapshot
 from making import standard
 from scheduler.engine import Engine, Upstream
-from scheduler.engine.engine import CycleReport
+from scheduler.engine.report import CycleReport
 from scheduler.estimate.work import Work
 from scheduler.policy import Policy, create
 from scheduler.states import ENDED, HOLDS_DEVICES
@@ -117,6 +117,12 @@ class World:
         record = self.store.get(name)
         assert record is not None
         return record
+
+    def said(self, name: str) -> str | None:
+        """Why a workload runs where it does, or why it waits, in words."""
+        assert self.engine.last_report is not None
+        explanation = self.engine.last_report.explanation_of(self.get(name))
+        return None if explanation is None else explanation.summary
 
     def states(self) -> dict[str, str]:
         """State of every workload."""

@@ -1,0 +1,109 @@
+"""Money that is never passed: budgets of workloads and monthly limits of queues. Pure, but for the sums it keeps.
+
+What a stop takes (a checkpoint within the grace, a cycle to see it) is paid as well, so it is counted before: a
+workload is stopped while what it may still hold until its processes are gone is within its budget.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..states import HOLDS_DEVICES
+from ..store import Charge, Record
+from ..types import QueueRules
+from .charges import charges_of, month_of
+
+BUDGET_SPENT = "its budget is spent"
+"""Why a workload is paused; a larger budget lets it go on."""
+STOP_S = 3.0
+"""Seconds from the end of the grace until the processes are gone."""
+LONGEST_CYCLE_S = 60.0
+WORTH_A_START_S = 60.0
+"""What goes on later is begun where the money is enough for its start, its stop and so much work."""
+
+
+def stop_takes_s(record: Record, cycle_s: float) -> float:
+    """Seconds that a workload may still hold its devices if it is not stopped now, but in the next cycle: one until
+    then, its grace, and one to see that it is gone. `cycle_s` is the distance of the last two cycles."""
+    return STOP_S + record.grace_s + 2 * min(cycle_s, LONGEST_CYCLE_S)
+
+
+def over_budget(record: Record, now_s: float, cycle_s: float) -> bool:
+    """Whether a workload that runs must be stopped now to stay within its budget."""
+    if record.budget_usd is None or record.state not in ("starting", "running"):
+        return False
+    usd = record.cost_usd(now_s + stop_takes_s(record, cycle_s))
+    return usd is not None and usd > record.budget_usd
+
+
+@dataclass
+class MonthlySpending:
+    """Dollars of this month (UTC) by queue: of ended attempts as they are charged, of those that run by the clock."""
+
+    month: str = ""
+    ended_usd: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    closed_at_usd: dict[str, float] = field(default_factory=dict)
+    """Queues that were closed, with their limit then: what a stop left of it is not worth another start."""
+
+    def begin(self, month: str, charges: Iterable[Charge]) -> None:
+        """Another month, with what is charged to it already."""
+        self.month, self.ended_usd, self.closed_at_usd = month, defaultdict(float), {}
+        self.add(charges)
+
+    def add(self, charges: Iterable[Charge]) -> None:
+        """Attempts that ended."""
+        for charge in charges:
+            if charge.day.startswith(self.month):
+                self.ended_usd[charge.queue] += charge.usd or 0.0
+
+    def by_queue(self, records: Sequence[Record], now_s: float, cycle_s: float | None = None) -> dict[str, float]:
+        """Dollars up to now; with `cycle_s`, what it will be if all that runs is stopped in the next cycle."""
+        spent = defaultdict(float, self.ended_usd)
+        for record in records:
+            if record.placement is None:
+                continue
+            until_s = now_s + (0.0 if cycle_s is None else stop_takes_s(record, cycle_s))
+            for charge in charges_of(record, until_s):
+                if charge.day.startswith(self.month):
+                    spent[record.queue] += charge.usd or 0.0
+        return dict(spent)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Queues that hold nothing more this month, and why."""
+
+    why: Mapping[str, str] = field(default_factory=dict)
+    left_usd: Mapping[str, float] = field(default_factory=dict)
+    """Of the queues with a limit that are not closed: what they may still spend."""
+
+
+def closed_queues(
+    queues: Mapping[str, QueueRules],
+    spending: MonthlySpending,
+    records: Sequence[Record],
+    now_s: float,
+    cycle_s: float,
+) -> Closed:
+    """Which queues have spent their month. Where none has a limit, nothing is added up."""
+    limits = {name: rules.limit_usd_month for name, rules in queues.items() if rules.limit_usd_month is not None}
+    if not limits:
+        return Closed()
+    running = [record for record in records if record.state in HOLDS_DEVICES]
+    spent = spending.by_queue(running, now_s, cycle_s)
+    why = {}
+    for name, limit in limits.items():
+        if spent.get(name, 0.0) < limit and spending.closed_at_usd.get(name, -1.0) < limit:
+            continue
+        spending.closed_at_usd[name] = limit
+        until = "it goes on next month, or with a larger limit_usd_month"
+        why[name] = f"queue {name} has spent its ${limit:.2f} of {spending.month}: {until}"
+    left = {name: limit - spent.get(name, 0.0) for name, limit in limits.items() if name not in why}
+    return Closed(why, left)
+
+
+def same_month(spending: MonthlySpending, now_s: float) -> bool:
+    """Whether the sums are of the month of this Unix time."""
+    return spending.month == month_of(now_s)
