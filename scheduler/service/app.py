@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,12 +22,10 @@ from workloads.loading import Submission, load_text
 from ..engine.progress import Progress
 from ..store import Record, StoreError
 from ..types import Situation
-from . import auth, calibration_views, views
+from . import auth, calibration_views, documented, tokens_api, views
+from .guard import PROBLEM_TYPE, Guard, Limits
 from .runtime import Runtime
 
-PROBLEM_TYPE = "application/problem+json"
-OPEN_ROUTES = ("/api/v1/health",)
-MAX_BODY_BYTES = 4 << 20
 _SITUATION = TypeAdapter(Situation)
 _EXPLAINED = ("id", "name", "kind", "state", "message", "ended", "submitted_s", "deadline_s", "late_s", "budget_usd")
 _SHOWN_IDS = 8
@@ -45,10 +42,10 @@ class SubmitRequest(BaseModel):
     overrides: list[str] = []
 
 
-def create_app(runtime: Runtime) -> FastAPI:
+def create_app(runtime: Runtime, limits: Limits = Limits()) -> FastAPI:  # noqa: B008  (frozen)
     """The API over a runtime that somebody else starts and stops."""
     app = FastAPI(title="Raywise", version="1", openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None)
-    _add_guard(app, runtime)
+    _add_guard(app, runtime, limits)
     _add_errors(app)
     _add_submission(app, runtime)
     _add_reading(app, runtime)
@@ -65,18 +62,11 @@ def problem_response(status: int, title: str, problems: list[dict[str, str]] | N
     return JSONResponse(body, status_code=status, media_type=PROBLEM_TYPE)
 
 
-def _add_guard(app: FastAPI, runtime: Runtime) -> None:
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.url.path not in OPEN_ROUTES and not auth.allowed(
-            runtime.store, request.headers.get("authorization")
-        ):
-            return problem_response(401, "a valid bearer token is needed")
-        length = request.headers.get("content-length", "0")
-        chunked = "transfer-encoding" in request.headers  # a body of unknown length
-        if request.method == "POST" and (chunked or not length.isdigit() or int(length) > MAX_BODY_BYTES):
-            return problem_response(413, f"a request body has at most {MAX_BODY_BYTES:,} bytes")
-        return await call_next(request)
+def _add_guard(app: FastAPI, runtime: Runtime, limits: Limits) -> None:
+    tokens = auth.Tokens(runtime.store)
+    app.add_middleware(Guard, tokens=tokens, limits=limits)
+    app.include_router(tokens_api.router(tokens, runtime.home))
+    documented.document(app)
 
 
 def _add_errors(app: FastAPI) -> None:

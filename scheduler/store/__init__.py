@@ -7,6 +7,7 @@ from .protocol import EngineStore
 from .records import Charge, Event, Record
 from .schema import SCHEMA_VERSION
 from .store import Filter, Page, Store
+from .tokens import Token, TokenTable
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -19,4 +20,6 @@ __all__ = [
     "Record",
     "Store",
     "StoreError",
+    "Token",
+    "TokenTable",
 ]
