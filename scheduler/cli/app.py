@@ -31,6 +31,7 @@ from .common import (
     print_json,
     screen,
 )
+from .token import token_app
 from .verbs import ELSEWHERE, Verbs, elsewhere
 from .waiting import wait_for
 
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 for verb in ELSEWHERE:
     app.command(verb)(elsewhere)
+app.add_typer(token_app, name="token")
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file with a workload or a pipeline.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A workload's or a pipeline's id.")]

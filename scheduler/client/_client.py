@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -105,6 +106,25 @@ class Client:
     def reset_calibration(self) -> Json:
         """Forget all of it; returns how much there was."""
         return self._json("DELETE", "/api/v1/calibration")
+
+    def tokens(self) -> JsonList:
+        """All tokens, oldest first, without their secrets. For administrators."""
+        return cast(JsonList, self._json("GET", "/api/v1/tokens")["tokens"])
+
+    def create_token(self, user: str, role: str, expires: str | None = None, note: str = "") -> Json:
+        """A new token (`token`: its text, told once) for a user: `admin`, `submitter` or `viewer`. `expires` is a
+        duration, such as `30d`. For administrators. Raises Refused."""
+        body = {"user": user, "role": role, "expires": expires, "note": note}
+        return self._json("POST", "/api/v1/tokens", json=body)
+
+    def revoke_token(self, token_id: str) -> Json:
+        """Close a token for good. For administrators."""
+        return self._json("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}")
+
+    def rotate_admin_token(self) -> str:
+        """The administrator's new token, which is also in the service's home folder; the one before opens nothing any
+        more."""
+        return str(self._json("POST", "/api/v1/tokens/admin/rotate")["token"])
 
     def healthy(self) -> bool:
         """Whether the service answers."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from .guard import OPEN_PATHS, PROBLEM_TYPE
 
@@ -56,18 +55,21 @@ PROBLEM: Json = {
 
 
 def document(app: FastAPI) -> None:
-    """Complete the app's OpenAPI document when it is first asked for."""
+    """Complete the app's OpenAPI document, however it is made, when it is first asked for."""
+    make, done = app.openapi, False
 
     def openapi() -> Json:
-        if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            app.openapi_schema = completed(made)
-        return app.openapi_schema
+        nonlocal done
+        made = make()
+        if not done:
+            completed(made)  # in place: the app keeps it
+            done = True
+        return made
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def completed(made: Json) -> Json:
+def completed(made: Json) -> None:
     """The document with the guard in it. What a route says of itself stays, but FastAPI's own form of a 422, which is
     never sent."""
     components = made.setdefault("components", {})
@@ -78,7 +80,6 @@ def completed(made: Json) -> Json:
             _complete(entry[method], path not in OPEN_PATHS)
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
-    return made
 
 
 def _complete(operation: Json, guarded: bool) -> None:

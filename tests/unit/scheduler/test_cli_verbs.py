@@ -18,6 +18,7 @@ from scheduler.cli import app
         ("profile", "Show where each step"),
         ("simulate", "Run the jobs of a trace"),
         ("list", "List workloads"),
+        ("token", "Make, list and revoke users' tokens"),
     ],
     ids=lambda value: value.split()[0],
 )
