@@ -42,6 +42,25 @@ def unpublishable(url: str, others: Mapping[str, str | None]) -> list[Problem]:
     return [] if free else [Problem(f"{url} holds what Raywise did not write", "output", EMPTY_FOLDER)]
 
 
+def inside_home(spec: WorkloadSpec, home: Path, chosen: bool) -> list[Problem]:
+    """What a step may not touch of the service's own folder, where its token and its database lie: nothing is written
+    there, and nothing is read but what workloads left in `runs`. A code folder may hold it: it is not packed. `chosen`:
+    the user chose the output."""
+    problems: list[Problem] = []
+    assert spec.output is not None
+    home, output = home.resolve(), _resolved(spec.output)
+    if chosen and (output == home or output in home.parents or home in output.parents):
+        problems.append(
+            Problem(f"{output} is, holds or lies in the service's own folder", "output", "choose another folder")
+        )
+    for field, path in _read_by(spec):
+        read = _resolved(path)
+        runs = home / "runs"
+        if (read == home or home in read.parents) and runs not in read.parents:
+            problems.append(Problem(f"{read} is the service's own", field, "name another path"))
+    return problems
+
+
 def too_long_paths(spec: WorkloadSpec) -> list[Problem]:
     """Paths that are too long only now that the outputs of other steps are in them."""
     found = (too_long(path, field) for field, path in _read_by(spec))

@@ -6,9 +6,9 @@ import time
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -136,7 +136,7 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
         return {"id": _whole_id(runtime, workload_id), "workloads": [_long(runtime, record) for record in records]}
 
     @app.get("/api/v1/workloads/{workload_id}/events")
-    def events(workload_id: str, after: int = 0) -> dict[str, Any]:
+    def events(workload_id: str, after: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> dict[str, Any]:
         found = [
             event
             for record in _find(runtime, workload_id)
@@ -144,7 +144,7 @@ def _add_reading(app: FastAPI, runtime: Runtime) -> None:
         ]
         return {"events": [views.event(event) for event in sorted(found, key=lambda event: event.sequence)]}
 
-    @app.get("/api/v1/workloads/{workload_id}/logs")
+    @app.get("/api/v1/workloads/{workload_id}/logs", response_class=PlainTextResponse)
     def logs(workload_id: str) -> PlainTextResponse:
         parts = []
         records = _find(runtime, workload_id)
@@ -178,7 +178,7 @@ def _add_cluster(app: FastAPI, runtime: Runtime) -> None:
             raise HTTPException(404, "no cycle has been completed yet")
         return Response(_SITUATION.dump_json(report.situation), media_type="application/json")
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> PlainTextResponse:
         return PlainTextResponse(render_metrics(runtime.store, runtime.engine), media_type="text/plain; version=0.0.4")
 

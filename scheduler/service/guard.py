@@ -241,7 +241,20 @@ async def _body(receive: Receive, headers: Headers, limits: Limits) -> bytes:
     body = b"".join(parts)
     if _is_json(headers) and depth(body) > limits.json_depth:
         raise Refusal(400, f"JSON is nested at most {limits.json_depth} deep")
+    if _is_json(headers) and b"\\ud" in body.lower() and _has_half_characters(body):
+        raise Refusal(400, "a text has half of a surrogate pair, which is no character")
     return body
+
+
+def _has_half_characters(body: bytes) -> bool:
+    """Whether JSON has a text that no answer, no file and no database can hold."""
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except ValueError:  # no JSON: the route says so
+        return False
+    return False
 
 
 def _is_json(headers: Mapping[bytes, list[bytes]]) -> bool:

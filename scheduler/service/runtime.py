@@ -151,6 +151,7 @@ class Runtime:
             snapshot=self.engine.as_measured(self.observer.snapshot()),
             calibration=self.engine.calibration,
             now_s=now_s,
+            home=self.home.path,
         )
         for record in records:
             Path(record.run_dir).mkdir(parents=True, exist_ok=True)
@@ -171,6 +172,7 @@ class Runtime:
             catalog=self.catalog,
             snapshot=self.engine.as_measured(self.observer.snapshot()),
             calibration=self.engine.calibration,
+            home=self.home.path,
         )
 
     def stale_prices(self, snapshot: Snapshot) -> list[str]:

@@ -253,6 +253,21 @@ def test_json_nested_too_deep_is_refused_before_it_is_parsed(tokens: auth.Tokens
     assert ask(guard, scope("POST", headers=[(b"content-type", b"application/zip")]), deep).status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"a": "\\ud800"}', 400),
+        (b'{"\\uDfff": 1}', 400),
+        (b'{"a": "\\ud83d\\ude00"}', 200),
+        (b'{"a": "\\\\ud800"}', 200),
+        (b'{"a": "\\ud800', 200),
+    ],
+    ids=["half", "half of a name", "a whole pair", "an escaped backslash", "no JSON: the route's business"],
+)
+def test_half_of_a_character_is_refused(tokens: auth.Tokens, body: bytes, status: int) -> None:
+    assert ask(Guard(echo, tokens), scope("POST"), body).status == status
+
+
 def test_long_urls_and_headers(tokens: auth.Tokens) -> None:
     guard = Guard(echo, tokens)
     assert ask(guard, scope(query_string=b"a=" + b"x" * 9000)).status == 414
