@@ -86,7 +86,8 @@ class _WordyLoader(_Strict, yaml.SafeLoader):
     """The loader that says best what is wrong."""
 
 
-for _loader in (_FastLoader, _WordyLoader):
+_LOADERS: tuple[Any, ...] = (_FastLoader, _WordyLoader)
+for _loader in _LOADERS:
     _loader.add_constructor("tag:yaml.org,2002:int", _loader.construct_yaml_int)
     _loader.add_constructor("tag:yaml.org,2002:float", _loader.construct_yaml_float)
 
