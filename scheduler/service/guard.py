@@ -201,7 +201,7 @@ def _host_name(host: str) -> str:
 
 def _on_loopback(scope: Scope) -> bool:
     server = scope.get("server")
-    return bool(server) and _is_loopback(str(server[0]))
+    return server is not None and _is_loopback(str(server[0]))
 
 
 def _is_loopback(name: str) -> bool:
