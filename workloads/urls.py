@@ -27,12 +27,12 @@ def is_url(path: str) -> bool:
 
 def unopenable(path: str, field: str) -> Problem | None:
     """What is wrong with a path or URL that a spec names, before anything is opened; None where it may be tried.
-    `file:///...` is a path."""
+    `file:///...` and `local:///...` are paths, and are checked as such."""
     found = _URL.match(path)
     if path.startswith("file://") or (found is None and "://" not in path):
         return None
     chained = "::" in _IPV6.sub("", path)  # one file system within another, to fsspec, wherever it stands
-    if chained or (found is not None and found[1].lower() in LOCAL_SCHEMES):
+    if chained or (found is not None and found[1] != "local" and found[1].lower() in LOCAL_SCHEMES):
         scheme = path.partition("://")[0]
         return Problem(f"a URL of {shown(scheme)} is not opened", field, "write a path, or a URL such as s3://...")
     if _is_metadata(path):

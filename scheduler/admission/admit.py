@@ -173,7 +173,7 @@ def _check_all(
             promised.outputs.add(folder)
             spec = spec.model_copy(update={"output": folder})
             _refuse(too_long_paths(spec))
-            _refuse(inside_home(spec, home, named is not None) if home is not None else [])
+            _refuse(inside_home(spec, home, url or (folder if named else None)) if home is not None else [])
             if named is not None:  # one of our own is a new folder
                 _refuse(taken(spec, others))
             item = replace(_check(spec, profiler, catalog, snapshot, calibration), publish=url)

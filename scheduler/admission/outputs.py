@@ -42,14 +42,14 @@ def unpublishable(url: str, others: Mapping[str, str | None]) -> list[Problem]:
     return [] if free else [Problem(f"{url} holds what Raywise did not write", "output", EMPTY_FOLDER)]
 
 
-def inside_home(spec: WorkloadSpec, home: Path, chosen: bool) -> list[Problem]:
+def inside_home(spec: WorkloadSpec, home: Path, chosen: str | None) -> list[Problem]:
     """What a step may not touch of the service's own folder, where its token and its database lie: nothing is written
     there, and nothing is read but what workloads left in `runs`. A code folder may hold it: it is not packed. `chosen`:
-    the user chose the output."""
+    the output that the user chose, a path or a URL."""
     problems: list[Problem] = []
-    assert spec.output is not None
-    home, output = home.resolve(), _resolved(spec.output)
-    if chosen and (output == home or output in home.parents or home in output.parents):
+    home = home.resolve()
+    output = None if chosen is None or is_url(local := _local(chosen)) else _resolved(local)
+    if output is not None and (output == home or output in home.parents or home in output.parents):
         problems.append(
             Problem(f"{output} is, holds or lies in the service's own folder", "output", "choose another folder")
         )
@@ -85,6 +85,11 @@ def taken(spec: WorkloadSpec, others: Mapping[str, str]) -> list[Problem]:
     return [] if free else [Problem(f"{folder} holds what Raywise did not write", "output", EMPTY_FOLDER)]
 
 
+def _local(path: str) -> str:
+    """A path without the scheme that says it is one."""
+    return path.removeprefix("file://").removeprefix("local://")
+
+
 def _resolved(path: str) -> Path:
     try:
         return Path(path).resolve()
@@ -115,6 +120,6 @@ def _read_by(spec: WorkloadSpec) -> Iterator[tuple[str, str]]:
     if model is not None and not model.startswith(PACKAGE_PREFIX) and not is_hub_id(model):
         fields["model"] = model
     for field, path in fields.items():
-        local = path.removeprefix("file://") if path is not None else None
+        local = _local(path) if path is not None else None
         if local and not is_url(local):
             yield field, local

@@ -47,6 +47,8 @@ def refused(api: TestClient, base: Path, text: str) -> Any:
         "link",
         "link/new",
         "file://{}/home/new",
+        "local://{}/home/new",
+        "local://{}/x/../home",
         "x/../home/y",
     ],
 )
@@ -65,6 +67,7 @@ def test_nothing_is_written_into_the_services_own_folder(
         ("input", "home/raywise.db"),
         ("input", "link"),
         ("input", "home/runs/../token"),
+        ("input", "local://{}/home/token"),
         ("code", "home"),
         ("code", "home/stage"),
     ],
@@ -74,7 +77,7 @@ def test_nothing_is_read_from_there(
 ) -> None:
     (runtime.home.path / "stage").mkdir()
     (tmp_path / "link").symlink_to(runtime.home.path / "token")
-    problem = refused(api, tmp_path, COMMAND + f"{field}: {path}\n")
+    problem = refused(api, tmp_path, COMMAND + f"{field}: '{path.format(tmp_path)}'\n")
     assert (problem["field"], "is the service's own" in problem["message"]) == (field, True)
 
 

@@ -152,7 +152,8 @@ def test_overrides_that_do_harm(overrides: list[str], said: str) -> None:
     [
         "FILE:///srv/x",
         "File://localhost/srv/x",
-        "local:///srv/x",
+        "LOCAL:///srv/x",
+        "local:///srv/x::zip://y",
         "zip://a.txt::file:///srv/x.zip",
         "simplecache::s3://bucket/x",
         "filecache::file:///srv/x",
