@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -61,11 +63,14 @@ def application() -> FastAPI:
 
     from scheduler.service.app import create_app
     from scheduler.service.runtime import Runtime
+    from scheduler.store import Store
 
-    class Nothing:
-        store = None
-
-    return create_app(cast(Runtime, Nothing()))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "raywise.db")
+        try:
+            return create_app(cast(Runtime, SimpleNamespace(store=store, home=None)))
+        finally:
+            store.close()
 
 
 def page(document: dict[str, Any]) -> str:
@@ -76,7 +81,9 @@ def page(document: dict[str, Any]) -> str:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    order = {tag: number for number, tag in enumerate(("workloads", "events", "cluster", "calibration", "service"))}
+    order = {
+        tag: number for number, tag in enumerate(("workloads", "events", "cluster", "calibration", "tokens", "service"))
+    }
     routes.sort(key=lambda route: order[route[1]["tags"][-1]])
     return HEAD + errors + "".join(_route(name, operation) for name, operation in routes)
 

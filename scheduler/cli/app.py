@@ -30,6 +30,7 @@ from .common import (
     screen,
 )
 from .log_lines import follow_logs, print_logs
+from .token import token_app
 from .verbs import ELSEWHERE, Verbs, elsewhere
 from .waiting import wait_for
 
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 for verb in ELSEWHERE:
     app.command(verb)(elsewhere)
+app.add_typer(token_app, name="token")
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file with a workload or a pipeline.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A workload's or a pipeline's id.")]

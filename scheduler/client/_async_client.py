@@ -80,6 +80,10 @@ class AsyncClient:
     calibration = AsyncVerb(_calls.calibration)
     reset_calibration = AsyncVerb(_calls.reset_calibration)
     ready = AsyncVerb(_calls.ready)
+    tokens = AsyncVerb(_calls.tokens)
+    create_token = AsyncVerb(_calls.create_token)
+    revoke_token = AsyncVerb(_calls.revoke_token)
+    rotate_admin_token = AsyncVerb(_calls.rotate_admin_token)
 
     async def __aenter__(self) -> Self:
         return self

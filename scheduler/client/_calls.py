@@ -204,6 +204,29 @@ def reset_calibration() -> Call[types.Forgotten]:
     return Call("DELETE", f"{API}/calibration", _as(types.Forgotten), repeatable=False)
 
 
+def tokens() -> Call[list[types.TokenView]]:
+    """All tokens, oldest first, without their secrets. For administrators."""
+    return Call("GET", f"{API}/tokens", lambda found: cast("list[types.TokenView]", found.json()["tokens"]))
+
+
+def create_token(user: str, role: str, expires: str | None = None, note: str = "") -> Call[types.NewToken]:
+    """A new token (`token`: its text, told once) for a user: `admin`, `submitter` or `viewer`. `expires` is a duration,
+    such as `30d`. For administrators. Raises Refused."""
+    body = {"user": user, "role": role, "expires": expires, "note": note}
+    return Call("POST", f"{API}/tokens", _as(types.NewToken), json=body, repeatable=False)
+
+
+def revoke_token(token_id: str) -> Call[types.TokenView]:
+    """Close a token for good. For administrators."""
+    return Call("DELETE", f"{API}/tokens/{quote(token_id, safe='', errors='replace')}", _as(types.TokenView))
+
+
+def rotate_admin_token() -> Call[str]:
+    """The administrator's new token, which is also in the service's home folder; the one before opens nothing any
+    more."""
+    return Call("POST", f"{API}/tokens/admin/rotate", lambda found: str(found.json()["token"]), repeatable=False)
+
+
 def health() -> Call[types.Health]:
     """Answers where the service does."""
     return Call("GET", f"{API}/health", _as(types.Health))

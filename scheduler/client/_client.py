@@ -71,6 +71,10 @@ class Client:
     calibration = Verb(_calls.calibration)
     reset_calibration = Verb(_calls.reset_calibration)
     ready = Verb(_calls.ready)
+    tokens = Verb(_calls.tokens)
+    create_token = Verb(_calls.create_token)
+    revoke_token = Verb(_calls.revoke_token)
+    rotate_admin_token = Verb(_calls.rotate_admin_token)
 
     def __enter__(self) -> Self:
         return self

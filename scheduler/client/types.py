@@ -400,6 +400,38 @@ class Forgotten(TypedDict):
     forgotten: dict[str, int]
 
 
+class TokenView(TypedDict):
+    """A token without its secret. Times are Unix seconds; the last use is known to the minute, since the service
+    began."""
+
+    id: str
+    user: str
+    role: str
+    note: str
+    created_s: float
+    expires_s: float | None
+    revoked_s: float | None
+    last_used_s: float | None
+
+
+class NewToken(TokenView):
+    """A token with its secret."""
+
+    token: str
+
+
+class TokenList(TypedDict):
+    """All tokens, oldest first, also those that open nothing any more."""
+
+    tokens: list[TokenView]
+
+
+class AdminToken(TypedDict):
+    """The administrator's new token."""
+
+    token: str
+
+
 class ProblemItem(TypedDict):
     """One thing wrong: the field's path, what it is, and what to do about it."""
 

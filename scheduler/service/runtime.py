@@ -202,6 +202,7 @@ class Runtime:
                 snapshot=snapshot,
                 calibration=self.engine.calibration,
                 now_s=now_s,
+                home=self.home.path,
             )
             if not any(Path(record.run_dir).exists() for record in records):
                 return records
@@ -215,6 +216,7 @@ class Runtime:
             catalog=self.catalog,
             snapshot=self.engine.as_measured(self.observer.snapshot()),
             calibration=self.engine.calibration,
+            home=self.home.path,
         )
 
     def stale_prices(self, snapshot: Snapshot) -> list[str]:

@@ -1,37 +1,25 @@
 """Who asks, and what they may do. Viewers read; submitters submit, and change what is theirs; administrators do
-everything. Whoever lets a request in says who it is from (`request.state.user`)."""
+everything. The guard lets a request in, and says who it is from (`request.state.user`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
 
 from ..store import Record
 from .api.problems import ProblemError
+from .auth import ROLES, User
 
 Role = Literal["admin", "submitter", "viewer"]
-ROLES: tuple[Role, ...] = ("viewer", "submitter", "admin")
-"""Each may do what those before it may."""
-
-
-@dataclass(frozen=True)
-class User:
-    """Somebody with a token."""
-
-    name: str
-    role: Role
-
-
-ADMINISTRATOR = User("admin", "admin")
-"""Who a request is from where nobody says it: there is one token then, the administrator's."""
 
 
 def current_user(request: Request) -> User:
-    """Who asks."""
+    """Who asks. Raises ProblemError where the guard has not said it: a request that came past it is nobody's."""
     found = getattr(request.state, "user", None)
-    return ADMINISTRATOR if found is None else User(found.name, found.role)
+    if not isinstance(found, User):
+        raise ProblemError(401, "nobody knows who this request is from")
+    return found
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
@@ -41,7 +29,7 @@ def needs(role: Role) -> Any:
     """A dependency that lets nobody in with less than this role."""
 
     def check(user: CurrentUser) -> None:
-        if ROLES.index(user.role) < ROLES.index(role):
+        if not user.may(role):
             raise ProblemError(403, f"{user.name} is a {user.role}: this is for {_those_from(role)}")
 
     return Depends(check)

@@ -7,6 +7,8 @@ from .protocol import EngineStore
 from .records import Charge, Event, Record
 from .schema import SCHEMA_VERSION
 from .store import Filter, Page, Spending, Store
+from .store import Filter, Page, Store
+from .tokens import Token, TokenTable
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -20,4 +22,6 @@ __all__ = [
     "Spending",
     "Store",
     "StoreError",
+    "Token",
+    "TokenTable",
 ]

@@ -166,6 +166,14 @@ class Store:
             sequence = self._append(db, events)
         self._committed({}, sequence)
 
+    def change_table(self, statement: sa.Executable, *events: Event) -> None:
+        """Change a table that holds no workloads, and append the events that tell of it, in one transaction. Raises
+        StoreError."""
+        with self.database.transaction() as db:
+            db.execute(statement)
+            sequence = self._append(db, events)
+        self._committed({}, sequence)
+
     def get(self, workload_id: str) -> Record | None:
         """One workload, or None."""
         with self.database.lock:

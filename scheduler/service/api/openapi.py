@@ -36,6 +36,7 @@ _MORE = {
     "GET /snapshot": (404,),
     "GET /usage": (404,),
     "GET /calibration": (503,),
+    "DELETE /tokens/{token_id}": (404,),
 }
 """Beside those that every route has."""
 
@@ -88,10 +89,15 @@ def _add_errors(operation: dict[str, Any], path: str, method: str) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     for status in statuses(path, method):
-        kind = KINDS[status]
-        example = {"type": kind.uri, "title": kind.title, "status": status, "detail": kind.meaning, "instance": path}
-        content = {"schema": {"$ref": "#/components/schemas/ProblemView"}, "example": example}
-        responses[str(status)] = {"description": kind.meaning, "content": {PROBLEM_TYPE: content}}
+        responses[str(status)] = error_response(status, path)
+
+
+def error_response(status: int, path: str) -> dict[str, Any]:
+    """How an error is described."""
+    kind = KINDS[status]
+    example = {"type": kind.uri, "title": kind.title, "status": status, "detail": kind.meaning, "instance": path}
+    content = {"schema": {"$ref": "#/components/schemas/ProblemView"}, "example": example}
+    return {"description": kind.meaning, "content": {PROBLEM_TYPE: content}}
 
 
 def _add_examples(operation: dict[str, Any], name: str) -> None:

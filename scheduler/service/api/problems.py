@@ -43,11 +43,16 @@ KINDS = {
     404: Kind("not-found", "Not found", "There is no such path, workload or pipeline."),
     405: Kind("method-not-allowed", "Method not allowed", "The path is there, and does not take this method."),
     409: Kind("conflict", "Not as it stands now", "What is asked for does not go with the state of the workload."),
-    413: Kind("too-large", "Too large", "The body is larger than is taken, or of no stated length."),
+    408: Kind("timeout", "Too slow", "The body was not there in time."),
+    413: Kind("too-large", "Too large", "The body is larger than is taken."),
+    414: Kind("url-too-long", "URL too long", "The URL is longer than is taken."),
+    415: Kind("unsupported-type", "Unsupported type", "The body is of another type than is taken."),
+    421: Kind("misdirected", "Another service", "The `Host` header names another service."),
     422: Kind(
         "invalid", "What was sent is wrong", "`problems` names each field that is wrong, and what would be right."
     ),
     429: Kind("too-many-requests", "Too many requests", "Come back after the seconds in `Retry-After`."),
+    431: Kind("headers-too-large", "Headers too large", "The headers are too many or too long."),
     500: Kind("internal", "The service failed", "A defect of the service; its log says more."),
     503: Kind("unavailable", "Not available now", "The cluster cannot be reached, or too many streams are open."),
     507: Kind("store", "Nothing was stored", "The store cannot be written: nothing was accepted."),

@@ -36,7 +36,7 @@ class Served:
 def serving(runtime: FakeRuntime, feed: EventFeed | None = None, port: int = 0) -> Iterator[Served]:
     """As long as the block lasts; streams are ended first, as the signal that ends a service does."""
     feed = feed or EventFeed(runtime.store, look_s=0.01, heartbeat_s=0.1)
-    app: FastAPI = create_app(runtime, feed)
+    app: FastAPI = create_app(runtime, feed=feed)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))

@@ -11,6 +11,7 @@ from asking import COMMAND, PIPELINE, problem, submit
 from cluster.fake import Script
 from fake_service import FakeRuntime
 from scheduler.service import users
+from scheduler.service.api.problems import ProblemError
 from scheduler.service.users import User
 from scheduler.store import Event, Record
 from workloads.quantities import CountRange
@@ -272,4 +273,6 @@ def test_the_user_is_who_the_guard_says() -> None:
         state = object()
 
     assert users.current_user(Asked()) == User("eve", "viewer")  # type: ignore[arg-type]
-    assert users.current_user(Nobody()) == User("admin", "admin")  # type: ignore[arg-type]
+    with pytest.raises(ProblemError, match="nobody knows") as raised:
+        users.current_user(Nobody())  # type: ignore[arg-type]
+    assert raised.value.status == 401

@@ -20,6 +20,7 @@ from scheduler.service.api.changing import ChangeRequest
 from scheduler.service.api.openapi import examples
 from scheduler.service.api.problems import KINDS
 from scheduler.service.api.submitting import SubmitRequest
+from scheduler.service.tokens_api import TokenRequest
 from workloads.spec import WorkloadBase
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -58,7 +59,7 @@ def test_the_service_shows_the_same_document(api: TestClient, document: dict[str
 
 def test_every_route_has_words_an_example_and_its_errors(operations: dict[str, Any]) -> None:
     names = [operation["operationId"] for operation in operations.values()]
-    assert len(set(names)) == len(names) == 23
+    assert len(set(names)) == len(names) == 27
     assert set(examples()) == set(operations)
     for name, operation in operations.items():
         assert operation["description"].strip(), name
@@ -81,6 +82,7 @@ def test_every_reference_is_there(document: dict[str, Any]) -> None:
 
 def test_examples_are_of_the_types_that_are_promised(api: TestClient) -> None:
     models = {"POST /api/v1/workloads": SubmitRequest, "POST /api/v1/plan": SubmitRequest}
+    models["POST /api/v1/tokens"] = TokenRequest
     checked = 0
     for route in _routes(api.app.routes):  # type: ignore[attr-defined]
         for method in route.methods or ():
@@ -90,7 +92,7 @@ def test_examples_are_of_the_types_that_are_promised(api: TestClient) -> None:
                 checked += 1
             if "request" in example:
                 models.get(f"{method} {route.path}", ChangeRequest).model_validate(example["request"])
-    assert checked == 19
+    assert checked == 23
 
 
 def _routes(routes: Any) -> list[APIRoute]:

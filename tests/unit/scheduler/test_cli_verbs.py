@@ -25,6 +25,7 @@ from scheduler.cli import app
         ("queues", "List queues"),
         ("nodes", "List the machines"),
         ("events", "Show what happened"),
+        ("token", "Make, list and revoke users' tokens"),
     ],
     ids=lambda value: value.split()[0],
 )
