@@ -18,6 +18,8 @@ from .types import NODE_TYPE_LABEL
 
 DEADLINE_S = 5.0
 _MAX_MESSAGE_BYTES = 512 * 2**20
+_SUPERVISOR, _SUPERVISORS = "_ray_internal_job_actor_{}", "SUPERVISOR_ACTOR_RAY_NAMESPACE"
+"""Name and namespace of the actor that Ray makes for a job."""
 
 Reply = TypeVar("Reply")
 
@@ -107,6 +109,19 @@ class ControlService:
         stub = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._connection())
         request = gcs_service_pb2.KillActorViaGcsRequest(actor_id=actor.key, force_kill=True, no_restart=True)
         self._call(stub.KillActorViaGcs, request)
+
+    def kill_supervisor(self, submission_id: str) -> None:
+        """End the actor that runs a submitted job's entrypoint, also where it still waits for its resources; nothing
+        where there is none. Raises ClusterUnreachable."""
+        from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+        stub = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(self._connection())
+        request = gcs_service_pb2.GetNamedActorInfoRequest(
+            name=_SUPERVISOR.format(submission_id), ray_namespace=_SUPERVISORS
+        )
+        found = self._call(stub.GetNamedActorInfo, request).actor_table_data
+        if found.actor_id:
+            self.kill_actor(NamedThing(found.actor_id, found.name))
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""

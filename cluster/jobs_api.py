@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from .protocols import ClusterUnreachable
 
 DEADLINE_S = 10.0
 UPLOAD_DEADLINE_S = 120.0
-# With more runs than this, one listing of all jobs is cheaper than a question for each.
+# With so many runs, one listing is cheaper than a question for each; unless it would list many more jobs than are asked
+# for: Ray keeps those that ended.
 _LIST_FROM = 4
+_JOBS_A_QUESTION = 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,19 @@ class JobStatus:
     error_type: str
     started_s: float | None
     ended_s: float | None
+    exit_code: int | None = None
+    """Of the entrypoint; negative where a signal ended it."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    has_driver: bool = False
+    """Whether the entrypoint, or a child of it, connected to Ray."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the entrypoint of a job runs, and what it holds there."""
+
+    node_id: str
+    resources: Mapping[str, float]
 
 
 class JobExists(Exception):
@@ -41,12 +56,20 @@ class JobsApi:
         self._url = url
         self._token_path = token_path
         self._client: Any = None
+        self._jobs_kept = 0
+        """That a listing would have, as far as is known."""
 
     def submit(
-        self, submission_id: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str]
+        self,
+        submission_id: str,
+        entrypoint: str,
+        runtime_env: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        place: Place | None = None,
     ) -> None:
-        """Hand a job to Ray; local folders in `runtime_env` are uploaded. Its driver runs on the head node. Raises
-        JobExists, ClusterUnreachable, ValueError where Ray refuses what it is given."""
+        """Hand a job to Ray; local folders in `runtime_env` are uploaded. Its entrypoint runs on the head node and
+        holds nothing, or in its `place`. Raises JobExists, ClusterUnreachable, ValueError where Ray refuses what it is
+        given."""
         client = self._connected()
         try:
             client.submit_job(
@@ -54,8 +77,9 @@ class JobsApi:
                 submission_id=submission_id,
                 runtime_env=dict(runtime_env),
                 metadata=dict(metadata),
-                entrypoint_num_cpus=0,
+                **_placing(place),
             )
+            self._jobs_kept += 1
         except RuntimeError as error:
             text = str(error)
             if "already exists" in text:
@@ -69,10 +93,11 @@ class JobsApi:
     def statuses(self, submission_ids: Collection[str]) -> dict[str, JobStatus]:
         """Those of these jobs that Ray knows. Raises ClusterUnreachable."""
         wanted = set(submission_ids)
-        if len(wanted) < _LIST_FROM:
+        if len(wanted) < max(_LIST_FROM, self._jobs_kept / _JOBS_A_QUESTION):
             found = [self._get(f"/api/jobs/{each}") for each in wanted]
         else:
             found = self._get("/api/jobs/") or []
+            self._jobs_kept = len(found)
         jobs = [_status(each) for each in found if each and each.get("submission_id") in wanted]
         return {job.submission_id: job for job in jobs}
 
@@ -145,7 +170,24 @@ def _status(job: Mapping[str, Any]) -> JobStatus:
         error_type=str(job.get("error_type") or ""),
         started_s=_seconds(job.get("start_time")),
         ended_s=_seconds(job.get("end_time")),
+        exit_code=job.get("driver_exit_code"),
+        metadata=dict(job.get("metadata") or {}),
+        has_driver=job.get("job_id") is not None,
     )
+
+
+def _placing(place: Place | None) -> dict[str, Any]:
+    """The place as Ray's client wants it."""
+    if place is None:
+        return {"entrypoint_num_cpus": 0}
+    named = {name: amount for name, amount in place.resources.items() if name not in ("CPU", "GPU", "memory")}
+    return {
+        "entrypoint_num_cpus": place.resources.get("CPU", 0),
+        "entrypoint_num_gpus": place.resources.get("GPU", 0),
+        "entrypoint_memory": int(place.resources.get("memory", 0)),
+        "entrypoint_resources": named,
+        "entrypoint_label_selector": {"ray.io/node-id": place.node_id},
+    }
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 import weakref
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import workloads
+from workloads import shell
 from workloads.errors import WorkloadFailed
 from workloads.job import JOB_VARIABLE, read_progress
 
+from . import direct_command
 from .gcs import ControlService
 from .jobs_api import JobExists, JobsApi, JobStatus
 from .own_code import own_package, unpacked
@@ -47,7 +50,7 @@ class RayExecutor:
     started; each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster, `staging`
     the folder for its copy (a temporary one where not given). `shared_files` says that every node sees the runs'
     folders by the same paths: a user's own code is then unpacked there and used in place; else Ray brings it to each
-    node.
+    node. `end_file` is touched by each command that is over, where it can be.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class RayExecutor:
         staging: Path | None = None,
         *,
         shared_files: bool = False,
+        end_file: Path | None = None,
     ) -> None:
         self._jobs = JobsApi(dashboard_url, token_path)
         self._service = ControlService(address, token_path)
@@ -67,6 +71,8 @@ class RayExecutor:
         self._workloads_dir = workloads_dir or Path(workloads.__file__).parent
         self._staging = staging
         self._shared_files = shared_files
+        self._end_file = end_file
+        self._commands = direct_command.Recorder()
         self._staged: Path | None = None
         self._offsets: dict[str, int] = {}
         self._phase_offsets: dict[str, int] = {}
@@ -77,9 +83,16 @@ class RayExecutor:
         """Submit the run; one that the cluster knows already is left as it is. Raises ClusterUnreachable, and
         WorkloadFailed where its code cannot be unpacked or Ray refuses the job (code that is too large, a bad
         environment)."""
-        metadata = {"name": request.name, "workload_id": request.job.workload_id}
+        job = request.job
+        metadata = {"name": request.name, "workload_id": job.workload_id}
         try:
-            self._jobs.submit(request.job.run_id, ENTRYPOINT, self._runtime_env(request), metadata)
+            if direct_command.is_direct(request):
+                direct_command.prepare(job)
+                metadata[direct_command.OUTPUT] = job.output
+                entrypoint, place = self._command_entrypoint(), direct_command.place_of(job)
+                self._jobs.submit(job.run_id, entrypoint, self._command_env(request), metadata, place)
+            else:
+                self._jobs.submit(job.run_id, ENTRYPOINT, self._runtime_env(request), metadata)
         except JobExists:
             return
         except (ValueError, TypeError) as error:
@@ -100,6 +113,10 @@ class RayExecutor:
         Raises ClusterUnreachable."""
         self._swept.discard(run_id)
         self._jobs.stop(run_id)
+        job = self._jobs.statuses([run_id]).get(run_id)
+        if job is not None and job.status == "PENDING" and direct_command.OUTPUT in job.metadata:
+            # Ray would let it wait for its devices, take them, and only then stop.
+            self._service.kill_supervisor(run_id)
 
     def progress(self, run_id: str) -> Sequence[ProgressRecord]:
         """Records that came since the last call."""
@@ -119,10 +136,24 @@ class RayExecutor:
             self._staged = None
 
     def _runtime_env(self, request: RunRequest) -> dict[str, Any]:
+        environment = self._common_env(request, {JOB_VARIABLE: request.job.to_json()})
+        return {**environment, "py_modules": [str(self._stage())]}
+
+    def _command_env(self, request: RunRequest) -> dict[str, Any]:
+        """Without the package, where the nodes can read its one script in place."""
+        environment = self._common_env(request, direct_command.variables(request.job, self._end_file))
+        return environment if self._shared_files else {**environment, "py_modules": [str(self._stage())]}
+
+    def _command_entrypoint(self) -> str:
+        if not self._shared_files:
+            return direct_command.ENTRYPOINT.format(package=PACKAGE)
+        script = Path(shell.__file__) if self._staging is None else direct_command.script_in(self._staging)
+        return direct_command.ENTRYPOINT_IN_PLACE.format(path=shlex.quote(str(script)))
+
+    def _common_env(self, request: RunRequest, variables: Mapping[str, str]) -> dict[str, Any]:
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment: dict[str, Any] = {
-            "py_modules": [str(self._stage())],
-            "env_vars": {**QUIET, **passed_on, **request.env, JOB_VARIABLE: request.job.to_json()},
+            "env_vars": {**QUIET, **passed_on, **request.env, **variables},
             "config": {"setup_timeout_seconds": SETUP_TIMEOUT_S},
         }
         if request.code_path is not None:
@@ -155,6 +186,12 @@ class RayExecutor:
         if job is None:
             return RunObservation(run_id, "lost", "the cluster does not know this run")
         state = _STATES[job.status]
+        if direct_command.OUTPUT in job.metadata:
+            self._commands.record(job, self._progress_path_of(run_id))
+            if job.error_type == direct_command.NEVER_STARTED:
+                self._service.kill_supervisor(run_id)  # else it takes the devices when they are free, and keeps them
+            elif job.ended_s is not None and not job.has_driver:  # it left nothing in Ray
+                self._swept.add(run_id)
         if job.status == "RUNNING" and self._has_begun(run_id):
             state = "running"
         return RunObservation(run_id, state, _message(job), job.started_s, job.ended_s)

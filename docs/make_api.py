@@ -34,10 +34,10 @@ everything. For Python there is a client: [python.md](python.md).
   what it became, with another body it is refused. Keys are kept as long as the workloads are.
 - A change is checked by the models of the spec. A `deadline` is that long from the moment of the change on, a
   `budget_usd` is for all attempts together. What holds a number of devices that `resources.count` no longer has is
-  placed anew: training and batch inference go on from their last checkpoint, what would begin again runs to its end
-  where it is.
-- `pause` takes the devices away after a checkpoint. What runs and is neither training nor batch inference would begin
-  again from its start: that needs `restart=true`.
+  placed anew: training, batch inference and commands over many items go on where they were, what would begin again runs
+  to its end where it is. A larger budget lets go on what was paused since its budget was spent; `resume` does not.
+- `pause` takes the devices away after a checkpoint. What runs and could not go on where it was would begin again from
+  its start: that needs `restart=true`.
 - Streams (`events/stream`, logs with `follow=true`) end when the service does; `Last-Event-ID`, or `offset`, goes on.
 
 ## Errors

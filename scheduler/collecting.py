@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -17,3 +17,28 @@ def without_collector() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
+
+
+UNFROZEN_EVERY_S = 3600.0
+
+
+class Collector:
+    """Looks for cycles among what is new, once between two cycles of the engine, and among everything once an hour.
+
+    Python's own full collection looks at every object again and again: with ten thousand workloads in memory all that a
+    service does stands still for a quarter of a second each time. What lives after a cycle is therefore put aside
+    (`gc.freeze`); what ends is freed by its count of references anyhow, and cycles that were put aside once an hour.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._whole_s = clock, clock()
+
+    def between_cycles(self) -> None:
+        """Collect what is new and put aside what lives."""
+        if self._clock() - self._whole_s >= UNFROZEN_EVERY_S:
+            self._whole_s = self._clock()
+            gc.unfreeze()
+            gc.collect()
+        else:
+            gc.collect(1)
+        gc.freeze()

@@ -11,7 +11,7 @@ Progress records, all with `t` (Unix seconds) and `kind`:
     step     {step, total_steps, epoch, loss, samples, samples_s}      at most about one a second; training
     checkpoint {step?}                                                 training: a restart goes on from here
              `step` is left out for a user's own loop, which does not say where it is
-    rows     {rows, total_rows, rows_s, by_device: {type: rows}}       at most about one a second; preprocess, infer
+    rows     {rows, total_rows, rows_s, by_device: {type: rows}}       at most one a second; rows of a table, items
     timing   {device_type, count, seconds, samples, tokens, unit: "step" | "row" | "batch", precision}
              measured work, for calibration: `seconds` spent by each of `count` devices working together (a gang of
              shards) or apart (count 1: one replica), for `samples` samples of `tokens` tokens in all;

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from .errors import Problem, SpecError
+from .items import is_range
 from .refusals import nearest, not_a_file, problem_of, shown
 from .spec import BatchInfer, Benchmark, Command, Pipeline, Preprocess, Serve, Train, WorkloadSpec
 from .urls import is_url, unopenable
@@ -354,9 +355,9 @@ def _absolute_paths(step: Any, base: Path, file: str) -> Any:
             raise SpecError(Problem(f"{path!r} is no path: {error}", field, file=file)) from None
 
     changes: dict[str, Any] = {}
-    for field in ("input", "output", "code"):
+    for field in ("input", "output", "code", "items"):
         value = getattr(step, field, None)
-        if isinstance(value, str):
+        if isinstance(value, str) and not (field == "items" and is_range(value)):
             changes[field] = absolute(value, field)
         elif isinstance(value, dict):
             changes[field] = {key: absolute(path, f"{field}.{key}") for key, path in value.items()}

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from .items import Items
 from .quantities import Bytes, CountRange, Duration
 
 MAX_STEPS = 1000
@@ -207,11 +208,32 @@ class BatchInfer(WorkloadBase):
 
 
 class Command(WorkloadBase):
-    """Run a shell command on one node."""
+    """Run a shell command on one node; or, with `items`, a command or the user's own function once for each item, on
+    workers that stay."""
 
     kind: Literal["command"] = "command"
-    command: str = Field(min_length=1)
+    command: str | None = Field(default=None, min_length=1)
     input: dict[Name, str] | str | None = None
+    items: Items | None = None
+    entrypoint: Entrypoint | None = None
+    item_retries: int = Field(default=1, ge=0, le=100)
+    item_timeout: Duration | None = None
+    max_failed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _what_to_run(self) -> Command:
+        if self.command is None and self.entrypoint is None and self.items is None:
+            missing = InitErrorDetails(type="missing", loc=("command",), input={})
+            raise ValidationError.from_exception_data("Command", [missing])
+        if (self.command is None) == (self.entrypoint is None):
+            raise ValueError("command needs either a command or, with items, an entrypoint of your own")
+        given = self.model_fields_set & {"entrypoint", "item_retries", "item_timeout", "max_failed"}
+        changed = {name for name in given if getattr(self, name) != type(self).model_fields[name].default}
+        if self.items is None and changed:
+            raise ValueError(f"{sorted(changed)[0]} is for a command with items")
+        if self.entrypoint is not None and self.item_timeout is not None:
+            raise ValueError("item_timeout is for a shell command: a function cannot be ended from outside")
+        return self
 
 
 class Benchmark(WorkloadBase):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from workloads.bodies.batching import steps_per_epoch, total_steps
 from workloads.errors import Problem, SpecError
+from workloads.items import is_range, read_items
 from workloads.models import is_hub_id, resolve_model
 from workloads.remote import is_remote
 from workloads.spec import BatchInfer, Benchmark, Command, Precision, Preprocess, Serve, Train, WorkloadSpec
@@ -45,13 +47,21 @@ class FileProfiler:
             case BatchInfer():
                 return self._infer(spec, family)
             case Command():
-                size = input_bytes(spec.input)
-                return Work("command", family=family, declared_s=spec.expected_runtime, input_bytes=size)
+                return self._command(spec, family)
             case Benchmark():
                 seconds = BENCHMARK_S * spec.resources.count_range.low  # a host measures its shards in turn
                 return Work("benchmark", family="benchmark", declared_s=spec.expected_runtime or seconds)
             case Serve():
                 raise SpecError(Problem("serving is not there yet", "kind", "use batch-infer for a table of rows"))
+
+    def _command(self, spec: Command, family: str) -> Work:
+        if spec.items is None:
+            size = input_bytes(spec.input)
+            return Work("command", family=family, declared_s=spec.expected_runtime, input_bytes=size)
+        if isinstance(spec.items, str) and not is_range(spec.items) and self._promised.unwritten(spec.items):
+            return replace(self._later("command", family, "fp32", spec.expected_runtime), items=True)
+        count = len(read_items(spec.items))
+        return Work("command", family=family, samples=float(count), items=True, declared_s=spec.expected_runtime)
 
     def _preprocess(self, spec: Preprocess, family: str) -> Work:
         splits = spec.input if isinstance(spec.input, dict) else {"train": spec.input}

@@ -319,7 +319,8 @@ class NodesView(TypedDict):
 
 
 class QueueView(TypedDict):
-    """A queue: its rules, what its workloads hold now, and what they have cost. Dollars are of what has a price."""
+    """A queue: its rules, what its workloads hold now, and what they have cost. Dollars are of what has a price.
+    `month_usd` is spent of `limit_usd_month`, where there is one."""
 
     name: str
     rules: dict[str, Any]
@@ -330,6 +331,7 @@ class QueueView(TypedDict):
     holds_usd_h: float
     today_usd: float
     month_usd: float
+    limit_usd_month: float | None
 
 
 class QueuesView(TypedDict):
@@ -379,10 +381,11 @@ class Health(TypedDict):
 
 
 class Ready(TypedDict):
-    """Whether new work may be sent, and each reason why not."""
+    """Whether new work may be sent, each reason why not, and seconds since a cycle came to its end."""
 
     ready: bool
     reasons: list[str]
+    last_cycle_age_s: float | None
 
 
 class CalibrationView(TypedDict):

@@ -24,13 +24,12 @@ from . import moves
 from .charges import charges_of, month_of
 from .estimates import EstimateCache
 from .launch import run_request
-from .learn import learn, learn_rates
+from .learn import learn, learn_first_items, learn_rates
 from .limits import BUDGET_SPENT, Closed, MonthlySpending, closed_queues, over_budget, same_month
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
 from .reconcile import (
-    RESUMES,
     Action,
     Drop,
     Hold,
@@ -41,6 +40,7 @@ from .reconcile import (
     Unhold,
     reconcile,
     reconcile_nodes,
+    resumes,
     validate,
     within_month,
 )
@@ -223,13 +223,14 @@ class Engine:
 
     def _move(self, record: Record, run: RunObservation, progress: Progress, snapshot: Snapshot) -> None:
         """Bring a workload's state in line with what was seen of its run."""
+        if record.state == "starting" and progress.phase != "starting" and run.state != "lost":
+            record = replace(record, state="running")  # also of one that has ended since the last look
+            self._store.put(record, self._event("running", "its body reported the first step or row", record.id))
         if not run.ended:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id)
-            if record.state == "starting" and progress.phase != "starting":
-                event = self._event("running", "its body reported the first step or row", record.id)
-                self._store.put(replace(record, state="running"), event)
+            self._learn_early(record, progress, snapshot)
             return
         if run.state == "lost" and record.state == "starting" and self._resubmit(record, progress, snapshot):
             return
@@ -277,6 +278,14 @@ class Engine:
         for sentence in refused:
             self._store.append(self._event("measurement-refused", sentence, record.id))
         self._keep_learnt()
+
+    def _learn_early(self, record: Record, progress: Progress, snapshot: Snapshot) -> None:
+        """What the first items say of how long all of them take, where nothing was known of that."""
+        if record.work is None or not record.work.items or not progress.timings:
+            return
+        if learn_first_items(self._calibration, record.work, progress, facts_of(self.as_measured(snapshot))):
+            self._store.append(self._event("items-measured", "its first items say how long all take", record.id))
+            self._keep_learnt()
 
     def _learn_rates(self, record: Record, progress: Progress, snapshot: Snapshot) -> None:
         """What a benchmark measured changes the rates that estimates start from; its own duration teaches nothing."""
@@ -477,4 +486,4 @@ class Engine:
 
 def _may_not_hold(record: Record, closed: Closed) -> bool:
     """Whether it must give back what it holds, and gets nothing."""
-    return record.paused or (record.queue in closed.why and (record.placement is None or record.kind in RESUMES))
+    return record.paused or (record.queue in closed.why and (record.placement is None or resumes(record)))

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from cluster.types import Snapshot
 
 from ..estimate.calibration import Calibration
-from ..estimate.cost_model import STARTUP_S, Facts, calibration_name, checkpoint_seconds, configuration_key
+from ..estimate.cost_model import STARTUP_S, Facts, checkpoint_seconds
 from ..estimate.device_rates import DeviceRates, believable
 from ..estimate.expectation import expectation, expected_work_s
+from ..estimate.names import calibration_name, configuration_key, one_device
 from ..estimate.work import Work
 from ..types import Configuration
-from .progress import Progress
+from .progress import Progress, Timing
 
+FIRST_ITEMS_S, FIRST_ITEMS = 20.0, 0.02
+"""Device seconds, or share of all items, that are enough to say how long the rest takes."""
 NOISE = 0.05
 """How far a run's own steps may be from those that were timed."""
 
@@ -36,7 +39,9 @@ def learn(
         if expected is not None and not expected.learn(calibration, timing.seconds):
             measured = f"{timing.seconds:.3g} s measured where {expected.seconds:.3g} s were predicted"
             refused.append(f"{measured}: not believed")
-    if work.profile is None and work.rows_per_core_s is None:
+    if work.items:
+        refused += _learn_items(calibration, work, progress, facts)
+    elif work.profile is None and work.rows_per_core_s is None:
         if not _learn_history(calibration, work, configuration, run_s, facts):
             refused.append(f"a run of {run_s:.3g} s: not believed")
         return refused
@@ -47,6 +52,34 @@ def learn(
         if NOISE * work_s <= prior_s:  # else the difference of two large numbers says nothing of a small one
             seconds = max(prior_s / 10, beside_s)
             calibration.observe_overhead(work.kind, work.family, configuration.devices, seconds)
+    return refused
+
+
+def learn_first_items(calibration: Calibration, work: Work, progress: Progress, facts: Facts) -> bool:
+    """Learn from a run over many items that goes on, once it has measured some of them on a device type that nothing
+    is known of. Whether it did."""
+    measured = sum(timing.seconds for timing in progress.timings)
+    enough = measured >= FIRST_ITEMS_S or progress.fraction >= FIRST_ITEMS
+    if not enough or all(_known(calibration, work, timing, facts) for timing in progress.timings):
+        return False
+    return not _learn_items(calibration, work, progress, facts)
+
+
+def _known(calibration: Calibration, work: Work, timing: Timing, facts: Facts) -> bool:
+    kind = facts.device_types.get(timing.device_type)
+    return kind is None or calibration.history_s(work.kind, work.family, one_device(kind), work.size) is not None
+
+
+def _learn_items(calibration: Calibration, work: Work, progress: Progress, facts: Facts) -> list[str]:
+    """Items do not know of each other: what one device takes for all of them says it of any number of devices."""
+    refused = []
+    for timing in progress.timings:
+        kind = facts.device_types.get(timing.device_type)
+        if kind is None or work.samples is None:
+            continue
+        seconds = work.samples * timing.seconds / timing.samples
+        if not calibration.observe_history(work.kind, work.family, one_device(kind), seconds, work.size):
+            refused.append(f"{timing.seconds:.3g} s for {timing.samples:.0f} items: not believed")
     return refused
 
 
@@ -102,7 +135,7 @@ def _measured_work_s(work: Work, configuration: Configuration, progress: Progres
     measured = {timing.device_type: timing for timing in progress.timings}
     if set(measured) != {name for name, _ in configuration.groups} or work.samples is None:
         return None
-    if work.kind == "batch-infer":
+    if work.kind == "batch-infer" or work.items:
         rates = (count * measured[name].samples / measured[name].seconds for name, count in configuration.groups)
         return work.samples / sum(rates)
     timing = measured[configuration.groups[0][0]]

@@ -13,7 +13,7 @@ from ..store import Event, Record
 from ..types import Explanation, Placement
 from .profiler import Profiler, Upstream
 from .progress import Progress
-from .reconcile import RESUMES
+from .reconcile import resumes
 
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 60.0
@@ -167,7 +167,7 @@ def hopeless(explanation: Explanation) -> str | None:
 
 def _released(record: Record, progress: Progress, now_s: float) -> Record:
     """Its devices given back and paid for; what it left in checkpoints or finished blocks is kept."""
-    kept = progress.saved if record.kind in RESUMES else 0.0
+    kept = progress.saved if resumes(record) else 0.0
     return replace(
         record,
         placement=None,

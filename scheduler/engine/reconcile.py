@@ -135,7 +135,7 @@ def _first_usd(plan: Plan, record: Record, placement: Placement) -> float:
         estimate = option.estimate
         if estimate.configuration != placement.configuration or estimate.money is None:
             continue
-        if record.kind not in RESUMES:
+        if not resumes(record):
             return estimate.money.total_usd
         least_s = estimate.startup_s + record.grace_s + WORTH_A_START_S
         return min(estimate.money.total_usd, least_s / 3600 * (estimate.price_usd_h or 0.0))
@@ -144,6 +144,12 @@ def _first_usd(plan: Plan, record: Record, placement: Placement) -> float:
 
 RESUMES = ("train", "batch-infer")
 """Kinds whose next attempt goes on where the last one was. Others would begin again: no plan stops them."""
+
+
+def resumes(record: Record) -> bool:
+    """Whether a workload's next attempt goes on where the last one was: by its kind, or because it has many items, each
+    of which is done once."""
+    return record.kind in RESUMES or (record.work is not None and record.work.items)
 
 
 def reconcile(
@@ -173,7 +179,7 @@ def _why_stop(record: Record, plan: Plan, spent: Mapping[str, str]) -> str | Non
     """Why what runs is to be stopped; None where it goes on. What would begin again only stops for its user."""
     if record.cancel_requested or record.paused:
         return "cancelled by the user" if record.cancel_requested else record.pause_cause or "paused by the user"
-    if record.kind not in RESUMES:
+    if not resumes(record):
         return None
     if record.queue in spent:
         return spent[record.queue]

@@ -7,7 +7,7 @@ from ..types import WorkloadView
 from . import moves
 from .estimates import Known
 from .progress import Progress
-from .reconcile import RESUMES
+from .reconcile import resumes
 
 
 def view_of(record: Record, known: Known, progress: Progress, now_s: float, *, leaving: bool = False) -> WorkloadView:
@@ -31,9 +31,9 @@ def view_of(record: Record, known: Known, progress: Progress, now_s: float, *, l
         waited_s=moves.waited_s(record, now_s),
         unsaved_s=moves.unsaved_s(record, progress, now_s),
         interrupted=record.interrupted,
-        resumes=record.kind in RESUMES,
+        resumes=resumes(record),
         stopping=record.state == "stopping" or leaving,
-        one_node=record.kind == "command",
+        one_node=record.kind == "command" and not known.work.items,
         estimates=known.table,
         placement=record.placement,
         not_before_s=record.not_before_s,

@@ -19,7 +19,9 @@ from ..types import Breakdown, Configuration, Energy, Estimate, EstimateSource, 
 from . import money as costs
 from .calibration import Calibration, Correction, Subject
 from .columns import Columns
+from .items import items_s
 from .memory import remedy
+from .names import configuration_key
 from .profile import FloatArray, ModelProfile
 from .rows import speeds
 from .speed_table import Row, SpeedTable
@@ -169,13 +171,20 @@ def _alone(work: Work, configuration: Configuration, facts: Facts, calibration: 
         found = _Found(work.declared_s, work.declared_s, work.declared_s, "declared", _NO_PARTS)
     elif work.kind == "preprocess" and work.rows_per_core_s and work.samples is not None:
         found = _preprocess(work, configuration, calibration)
+    elif work.items:
+        interval_s = items_s(work, types, calibration)
+        found = _never_run() if interval_s is None else _Found(*interval_s, "measured", _NO_PARTS)
     else:
         history = calibration.history_s(work.kind, work.family, configuration_key(types), work.size)
         if history is None:
-            found = _Found(None, 0.0, 0.0, "unknown", _NO_PARTS, note=_NEVER_RUN)
+            found = _never_run()
         else:
             found = _Found(history.mean, history.low, history.high, "measured", _NO_PARTS)
     return found._replace(refused=refused, note=work.note or found.note)
+
+
+def _never_run() -> _Found:
+    return _Found(None, 0.0, 0.0, "unknown", _NO_PARTS, note=_NEVER_RUN)
 
 
 def _preprocess(work: Work, configuration: Configuration, calibration: Calibration) -> _Found:
@@ -414,8 +423,10 @@ def configuration_price_usd_h(configuration: Configuration, device_types: Mappin
 
 
 def _refusal(work: Work, types: list[tuple[DeviceType, int]], facts: Facts) -> Reason | None:
-    if work.kind == "command" and any(
-        len(types) > 1 or count > facts.devices_per_node.get(kind.name, count) for kind, count in types
+    if (
+        work.kind == "command"
+        and not work.items
+        and any(len(types) > 1 or count > facts.devices_per_node.get(kind.name, count) for kind, count in types)
     ):
         return Reason("device", "a command runs on one node, and none has all of these devices")
     for kind, _ in types:
@@ -477,15 +488,3 @@ def _identity(profile: ModelProfile | None) -> tuple[Any, ...]:
     if profile is None:
         return ()
     return profile.family, profile.parameters, profile.trainable, profile.activation_bytes, profile.checkpointed
-
-
-def configuration_key(types: Sequence[tuple[DeviceType, int]]) -> str:
-    """How history knows a configuration."""
-    return "+".join(f"{calibration_name(kind)}x{count}" for kind, count in types)
-
-
-def calibration_name(device_type: DeviceType) -> str:
-    """The name calibration knows a device type by: emulated ones never mix with the hardware they stand for."""
-    if device_type.emulated_speed is None:
-        return device_type.name
-    return f"{device_type.name}~emulated@{device_type.emulated_speed:g}"

@@ -18,8 +18,9 @@ import numpy as np
 from cluster.types import DeviceType, Snapshot
 
 from .calibration import Calibration, Point, Subject
-from .cost_model import DEFAULT_NETWORK_BYTES_S, calibration_name
+from .cost_model import DEFAULT_NETWORK_BYTES_S
 from .hardware import rates
+from .names import calibration_name
 from .profile import OPERATOR_CLASSES, FloatArray
 from .rows import LINK_EFFICIENCY
 from .step_time import COMPUTE, CROWDING, LAUNCH, MEMORY, PARTS, WITHIN

@@ -9,7 +9,8 @@ import numpy as np
 from ..types import Configuration
 from .calibration import Calibration, Subject
 from .columns import Columns
-from .cost_model import ROWS_OF_A_CORE, Facts, calibration_name
+from .cost_model import ROWS_OF_A_CORE, Facts
+from .names import calibration_name
 from .rows import speeds, units
 from .step_time import PARTS, total_s
 from .work import Work

@@ -13,8 +13,9 @@ import numpy as np
 from ..types import Breakdown, Configuration
 from .calibration import Calibration, Subject
 from .columns import Columns
-from .cost_model import Facts, calibration_name, estimate
+from .cost_model import Facts, estimate
 from .hardware import rates
+from .names import calibration_name
 from .profile import OPERATOR_CLASSES, FloatArray
 from .rows import units
 from .step_time import COMPUTE, LAUNCH, MEMORY, PARTS, WITHIN, RateRows, optimizer_volumes, roofline

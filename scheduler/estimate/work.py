@@ -20,7 +20,7 @@ class Work:
     """What calibration is shared over: the model's family, or the workload's own name where there is no model."""
     precision: str = "fp32"
     samples: float | None = None
-    """Rows to go through in all: rows x epochs for training."""
+    """Rows or items to go through in all: rows x epochs for training."""
     evaluation_samples: float = 0.0
     """Rows that are only passed forward, beside `samples` (validation)."""
     tokens_per_sample: float | None = None
@@ -51,6 +51,8 @@ class Work:
     """Of the longest row: what memory must have room for; the mean where it is not known."""
     note: str = ""
     """Why the model could not be traced, where it could not."""
+    items: bool = False
+    """Whether it is one command, or one function of the user's own, for each of `samples` items."""
 
     @property
     def size(self) -> float | None:

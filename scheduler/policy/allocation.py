@@ -29,12 +29,18 @@ WAIT = -1
 _CLIMB_ROUNDS = 120
 _SAMPLED_FROM = 1500
 _SAMPLE_STRIDE = 8
+_LOOKED_BELOW = 0.8
+"""Of the prices that a climb begins with: lower ones are hardly met."""
 _STALE_ROUNDS = 12
+_LEAST_CLIMBED = 1e-4, 8
+"""A climb of many jobs ends when it rose by less than this share in so many rounds: whole ones are farther off."""
 _CLOSE = 1e-3
 _SWAP_PAIRS = 400_000
 _SWAP_ROUNDS = 40
 _SWAP_JOBS = 1000
 """With more jobs than this a pair matters too little to be searched for."""
+_ENOUGH = 1e-3
+"""Of many, an answer within this share of the bound is not bettered from another start."""
 _LEAST_GAIN = 1e-12
 _LOOKED_AT = 256
 _LEAST_KEPT = 0.2
@@ -188,16 +194,11 @@ def solve(
         return Solution(np.zeros(0, dtype=np.int64), kept, 0.0, 0.0)
     problem = _Problem(cost, waiting, use, supply)
     climbed = _climb(problem, prices)
-    answers = []
-    starts = [(at, problem.cheapest(at)[0]) for at in (climbed.best, climbed.last)]
-    if incumbent is not None and (incumbent != WAIT).any():
-        held = np.where(incumbent == WAIT, cost.shape[1], incumbent)
-        possible = np.isfinite(problem.cost[problem.rows, held])
-        starts.append((climbed.best, np.where(possible, held, cost.shape[1])))
-    for at, choice in starts:
-        _repair(problem, choice, at)
-        _fill(problem, choice)
-        answers.append((problem.value(choice), choice))
+    answers = [_rounded(problem, climbed.market.choice(climbed.best), climbed.best)]
+    close = abs(climbed.bound) * _ENOUGH if len(cost) > _SWAP_JOBS else 0.0
+    for at, start in _other_starts(problem, climbed, incumbent):
+        if answers[0][0] - climbed.bound > close:  # or what can be gained is not worth the search
+            answers.append(_rounded(problem, start, at))
     choice = min(answers, key=lambda answer: answer[0])[1]
     _swap(problem, choice, climbed.best, climbed.bound)
     if _insist(problem, choice):
@@ -206,16 +207,38 @@ def solve(
     return Solution(chosen, climbed.best, problem.value(choice), climbed.bound)
 
 
+def _other_starts(problem: _Problem, climbed: _Climbed, incumbent: Ints | None) -> list[tuple[Floats, Ints]]:
+    """Prices and choices to begin with, beside the cheapest ones at the best prices."""
+    found = [] if (climbed.last == climbed.best).all() else [(climbed.last, climbed.market.choice(climbed.last))]
+    if incumbent is not None and (incumbent != WAIT).any():
+        nothing = problem.cost.shape[1] - 1
+        held = np.where(incumbent == WAIT, nothing, incumbent)
+        possible = np.isfinite(problem.cost[problem.rows, held])
+        found.append((climbed.best, np.where(possible, held, nothing)))
+    return found
+
+
+def _rounded(problem: _Problem, choice: Ints, prices: Floats) -> tuple[float, Ints]:
+    """Choices that fit, with nothing left free that somebody would have, and what they cost."""
+    _repair(problem, choice, prices)
+    _fill(problem, choice)
+    return problem.value(choice), choice
+
+
 class _Problem:
     """The costs with waiting as the last column."""
 
     def __init__(self, cost: Floats, waiting: Floats, use: Ints, supply: Ints) -> None:
         fits = (use <= supply).all(axis=1)
-        finite = np.where(fits, np.asarray(cost, dtype=float), np.inf)
+        self.cost = np.empty((cost.shape[0], cost.shape[1] + 1))
+        self.cost[:, :-1] = cost
+        self.cost[:, :-1][:, ~fits] = np.inf
+        self.cost[:, -1] = waiting
         self.forced = ~np.isfinite(waiting)
-        dearest = np.where(np.isfinite(finite), np.abs(finite), 0.0).max(axis=1, initial=0.0)
-        ceiling = 4.0 * float(dearest.sum() + np.abs(waiting[~self.forced]).sum()) + 1.0
-        self.cost = np.column_stack([finite, np.where(self.forced, ceiling, waiting)])
+        if self.forced.any():
+            dearest = np.abs(np.where(np.isfinite(self.cost[:, :-1]), self.cost[:, :-1], 0.0)).max(axis=1, initial=0.0)
+            ceiling = 4.0 * float(dearest.sum() + np.abs(waiting[~self.forced]).sum()) + 1.0
+            self.cost[self.forced, -1] = ceiling
         self.use = np.vstack([use, np.zeros((1, use.shape[1]), dtype=use.dtype)]).astype(float)
         self.supply = np.asarray(supply, dtype=float)
         self.rows = np.arange(len(cost))
@@ -228,12 +251,6 @@ class _Problem:
         part.supply = self.supply * (len(part.cost) / len(self.cost))
         return part
 
-    def cheapest(self, prices: Floats) -> tuple[Ints, Floats]:
-        """Per job the cheapest choice at these prices, and what it costs with them."""
-        priced = self.cost + self.use @ prices
-        choice = priced.argmin(axis=1)
-        return choice, priced[self.rows, choice]
-
     def held(self, choice: Ints) -> Floats:
         """Devices per type that the choices take."""
         return np.asarray(np.bincount(choice, minlength=len(self.use)) @ self.use)
@@ -243,11 +260,57 @@ class _Problem:
         return float(self.cost[self.rows, choice].sum())
 
 
+class _Market:
+    """What is cheapest for every job at prices that change little. Who waits at the lowest prices looked at waits
+    at all higher ones, and is left out: of a long queue that is most."""
+
+    def __init__(self, problem: _Problem) -> None:
+        self.problem = problem
+        self._lowest = np.full(len(problem.supply), np.inf)
+        self._open: Ints = problem.rows
+        self._cost: Floats = problem.cost
+        self._waiting = 0.0
+
+    def _look(self, prices: Floats) -> None:
+        """Find out who waits at these prices, and all higher ones."""
+        problem = self.problem
+        if len(problem.rows) < _SAMPLED_FROM:
+            self._lowest = np.zeros(len(prices))
+            return
+        self._lowest = prices * _LOOKED_BELOW
+        priced = problem.cost + problem.use @ self._lowest
+        waits = problem.cost[:, -1] < priced[:, :-1].min(axis=1, initial=np.inf)
+        self._open = np.flatnonzero(~waits)
+        self._cost = problem.cost[self._open]
+        self._waiting = float(problem.cost[waits, -1].sum())
+
+    def ask(self, prices: Floats) -> tuple[float, Floats]:
+        """What all pay at these prices, and the devices per type that they take."""
+        choice, priced = self._cheapest(prices)
+        held = np.bincount(choice, minlength=len(self.problem.use))
+        return float(priced.sum()) + self._waiting, np.asarray(held @ self.problem.use)
+
+    def choice(self, prices: Floats) -> Ints:
+        """Per job the cheapest choice at these prices."""
+        choice = self._cheapest(prices)[0]
+        found = np.full(len(self.problem.rows), len(self.problem.use) - 1)
+        found[self._open] = choice
+        return found
+
+    def _cheapest(self, prices: Floats) -> tuple[Ints, Floats]:
+        if (prices < self._lowest).any():
+            self._look(prices)
+        priced = self._cost + self.problem.use @ prices
+        choice = priced.argmin(axis=1)
+        return choice, priced[self.problem.rows[: len(choice)], choice]
+
+
 @dataclass
 class _Climbed:
     best: Floats
     last: Floats
     bound: float
+    market: _Market
 
 
 def _climb(problem: _Problem, start: Floats | None) -> _Climbed:
@@ -258,36 +321,43 @@ def _climb(problem: _Problem, start: Floats | None) -> _Climbed:
     scale = _price_scale(problem)
     prices = np.zeros(len(problem.supply)) if start is None else np.maximum(0.0, np.asarray(start, dtype=float))
     step = scale * (0.25 if start is None else 0.02)
-    before = np.zeros(len(prices))
-    best, bound, stale = prices, -np.inf, 0
+    before, many = np.zeros(len(prices)), len(problem.rows) > _SWAP_JOBS
+    best, bound, stale, market = prices, -np.inf, 0, _Market(problem)
+    least_gain, rounds = _LEAST_CLIMBED if many else (1e-9, _STALE_ROUNDS)
+    counted = bound
     for _ in range(_CLIMB_ROUNDS):
-        choice, priced = problem.cheapest(prices)
-        dual = float(priced.sum() - prices @ problem.supply)
-        stale = 0 if dual > bound + 1e-9 * abs(bound) else stale + 1
+        paid, held = market.ask(prices)
+        dual = paid - float(prices @ problem.supply)
+        stale += 1
+        if dual > counted + least_gain * abs(counted):
+            stale = 0
         if dual > bound:
             best, bound = prices, dual
-        excess = problem.held(choice) - problem.supply
+        counted = bound if not many or stale == 0 or counted == -np.inf else counted
+        excess = held - problem.supply
         toward = np.sign(excess)
         toward[(prices <= 0) & (excess < 0)] = 0
-        if not toward.any() or (step[toward != 0] < _CLOSE * scale[toward != 0]).all() or stale > _STALE_ROUNDS:
+        if not toward.any() or (step[toward != 0] < _CLOSE * scale[toward != 0]).all() or stale > rounds:
             break
         turned = toward * before < 0
         step = np.where(turned, step * 0.5, np.where(toward * before > 0, np.minimum(step * 1.5, scale), step))
         before = np.where(toward != 0, toward, before)
         prices = np.maximum(0.0, prices + step * toward)
-    return _Climbed(best, prices, bound)
+    return _Climbed(best, prices, bound, market)
 
 
 def _price_scale(problem: _Problem) -> Floats:
     """A price per type at which a typical job would rather do without it."""
     options = problem.cost[:, :-1]
-    worst = np.where(np.isfinite(options), options, -np.inf).max(axis=1, initial=-np.inf)
-    gain = np.where(problem.forced, worst, problem.cost[:, -1])[:, None] - options
+    without = problem.cost[:, -1]
+    if problem.forced.any():
+        worst = np.where(np.isfinite(options), options, -np.inf).max(axis=1, initial=-np.inf)
+        without = np.where(problem.forced, worst, without)
     scale = np.full(len(problem.supply), 1e-9)
     for kind in range(len(scale)):
-        uses = problem.use[:-1, kind] > 0
-        if uses.any():
-            worth = gain[:, uses] / problem.use[:-1][uses, kind]
+        uses = np.flatnonzero(problem.use[:-1, kind])
+        if len(uses):
+            worth = (without[:, None] - options[:, uses]) / problem.use[uses, kind]
             top = np.where(np.isfinite(worth), worth, 0.0).max(axis=1)
             scale[kind] = max(float(top[top > 0].mean()) if (top > 0).any() else 0.0, 1e-9)
     return scale
@@ -337,21 +407,33 @@ def _fill(problem: _Problem, choice: Ints) -> None:
         share = np.zeros((len(use), len(use)))
         for kind, left in enumerate(free):
             share = np.maximum(share, (use[None, :, kind] - use[:, None, kind]) / max(left, 1.0))
-        each = np.where(_fits(use, free), 1.0 / np.maximum(share, 1e-3), 0.0)[choice]
-        gain = np.where(each > 0, problem.cost[problem.rows, choice][:, None] - problem.cost, 0.0) * each
-        to = gain.argmax(axis=1)
-        top = gain[problem.rows, to]
+        to, top = _best_gains(problem, choice, np.where(_fits(use, free), 1.0 / np.maximum(share, 1e-3), 0.0))
         gainers = np.flatnonzero(top > _LEAST_GAIN)
         gainers = gainers[np.argsort(-top[gainers], kind="stable")]
-        for begin in range(0, len(gainers), _LOOKED_AT):
-            some = gainers[begin : begin + _LOOKED_AT]
-            more = use[to[some]] - use[choice[some]]
+        begin, some = 0, _LOOKED_AT
+        while begin < len(gainers):
+            jobs = gainers[begin : begin + some]
+            more = use[to[jobs]] - use[choice[jobs]]
             may = np.flatnonzero(((more <= 0) | (more <= free)).all(axis=1))  # what is free only shrinks
-            for job, delta in zip(some[may], more[may], strict=True):
+            for job, delta in zip(jobs[may], more[may], strict=True):
                 if ((delta <= 0) | (delta <= free)).all():
                     free -= delta
                     choice[job] = to[job]
                     moved = True
+            begin, some = begin + some, _LOOKED_AT if len(may) else 4 * some
+
+
+def _best_gains(problem: _Problem, choice: Ints, rate: Floats) -> tuple[Ints, Floats]:
+    """Per job the change that gains most, and how much that is, 0 where nothing does. `rate`: what counts of a gain by
+    the change from one configuration (row) to another (column), 0 where it is not possible."""
+    to, top = choice.copy(), np.zeros(len(choice))
+    for now in np.flatnonzero(np.bincount(choice, minlength=len(rate))).tolist():
+        open_ = np.flatnonzero(rate[now] > 0)
+        jobs = np.flatnonzero(choice == now)
+        gain = (problem.cost[jobs, now][:, None] - problem.cost[jobs[:, None], open_]) * rate[now, open_]
+        best = gain.argmax(axis=1)
+        to[jobs], top[jobs] = open_[best], gain[problem.rows[: len(jobs)], best]
+    return to, top
 
 
 def _swap(problem: _Problem, choice: Ints, prices: Floats, bound: float) -> None:

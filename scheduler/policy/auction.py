@@ -26,12 +26,15 @@ FEW, CROWD = 4, 32
 """Of so few the end is nobody's concern but their own; of so many it counts in full, and in between in part."""
 FORESEEN = 5
 """Turns in which those that wait find out about each other."""
+ASKED = 1000
+"""Of many times more that wait, about so many speak for those beside them."""
 
 
 @dataclass(frozen=True)
 class Lots:
     """What is auctioned: the rows of those that take part, as a matrix."""
 
+    bids: Bids
     level: Ints
     """Workloads of the board that take part."""
     rows: Ints
@@ -59,15 +62,17 @@ class Lots:
         place[level] = np.arange(len(level))
         rows = np.flatnonzero((place[board.owner] != NONE) & bids.usable)
         types = sorted(there)
-        bounds = bids.quotas.bounds([board.views[index].queue for index in level.tolist()], types)
+        bounds = (
+            bids.quotas.bounds([board.queue[index] for index in level.tolist()], types) if bids.quotas.rules else []
+        )
         bounded = sorted({queue for queue, *_ in bounds})
         group = np.zeros(len(board.views), dtype=np.int64)
         for index in level.tolist() if bounded else ():
-            queue = board.views[index].queue
+            queue = board.queue[index]
             group[index] = 1 + bounded.index(queue) if queue in bounded else 0
         # A queue that is bounded has configurations of its own, which hold of what bounds it besides.
         known = len(board.configurations.known)
-        key = group[board.owner[rows]] * known + board.place[rows]
+        key = group[board.owner[rows]] * known + board.place[rows] if bounded else board.place[rows]
         present = np.bincount(key, minlength=known * (1 + len(bounded))) > 0
         keys = np.flatnonzero(present)
         keys = keys[np.lexsort((board.configurations.order(keys % known), keys // known))] if len(keys) else keys
@@ -84,6 +89,7 @@ class Lots:
             counts = milli_usd_h(use, types, bids.quotas.price_usd_h) if name == "$" else use[:, types.index(name)]
             held.append(np.where(mine, counts, 0)[:, None])
         return cls(
+            bids=bids,
             level=level,
             rows=rows,
             member=place[board.owner[rows]],
@@ -104,7 +110,34 @@ class Lots:
     def matrix(self, values: Floats, otherwise: float) -> Floats:
         """Values of `rows`: those that take part x configurations."""
         found = np.full((len(self.level), len(self.use)), otherwise)
-        found[self.member, self.column] = values
+        found.reshape(-1)[self._cell] = values
+        return found
+
+    @cached_property
+    def _cell(self) -> Ints:
+        """Of each of `rows`: where it is in the matrix."""
+        return self.member * len(self.use) + self.column
+
+    @cached_property
+    def row_of(self) -> Ints:
+        """The row of each cell of the matrix, or `NONE`."""
+        found = np.full((len(self.level), len(self.use)), NONE, dtype=np.int64)
+        found.reshape(-1)[self._cell] = self.rows
+        return found
+
+    @cached_property
+    def money_usd(self) -> Floats:
+        """Of each cell of the matrix; inf where there is no row."""
+        return self.matrix(self.bids.money_usd[self.rows], np.inf)
+
+    @cached_property
+    def density(self) -> Floats:
+        """By place in the level: what is bid for a device at best, once the bids are final."""
+        per_device = self.bids.bid[self.rows] / np.maximum(self.devices, 1)[self.column]
+        found = np.zeros(len(self.level))
+        first = np.flatnonzero(np.diff(self.member, prepend=NONE))
+        if len(first):
+            found[self.member[first]] = np.maximum.reduceat(per_device, first)
         return found
 
 
@@ -138,15 +171,13 @@ class Outcome:
             found[name] = np.concatenate([np.zeros(max(0, supply - len(paid))), paid])
         return found
 
+    @cached_property
     def density(self) -> Floats:
         """By place in the level: what is bid for a device, for what it won or else at best."""
-        lots = self.lots
-        per_device = self.bids.bid[lots.rows] / np.maximum(lots.devices, 1)[lots.column]
-        best = np.zeros(len(lots.level))
-        np.maximum.at(best, lots.member, per_device)
-        won = self.won[lots.member] == lots.rows
-        best[lots.member[won]] = per_device[won]
-        return best
+        found, winners = self.lots.density.copy(), np.flatnonzero(self.won != NONE)
+        rows = self.won[winners]
+        found[winners] = self.bids.bid[rows] / np.maximum(self.lots.devices, 1)[self.lots.columns_of(rows)]
+        return found
 
     def remains(self) -> Remains:
         """What nobody won."""
@@ -158,26 +189,35 @@ class Outcome:
         """What those that won nothing will take, by what they bid: each what is the least money behind those before it.
         As they do not know of each other, that is found by turns, and the mean of what they would take counts."""
         lots, bids = self.lots, self.bids
-        density = self.density()
         lost = np.flatnonzero(self.won == NONE)
-        lost = lost[np.argsort(-density[lost], kind="stable")]
-        possible = np.asarray((lots.use <= lots.supply).all(axis=1))
-        money = np.where(possible, lots.matrix(bids.money_usd[lots.rows], np.inf)[lost], np.inf)
-        seconds = lots.matrix(bids.seconds[lots.rows], 0.0)[lost]
-        share = lots.use / np.maximum(lots.supply, 1)
-        an_hour, turn = bids.time_usd_h[lots.level[lost]], np.arange(len(lost))
-        work, ahead_s = np.zeros((len(lost), len(lots.types))), np.zeros((len(lost) + 1, len(lots.types)))
+        lost = lost[np.argsort(-self.density[lost], kind="stable")]
+        each = max(1, len(lost) // ASKED)
+        lost = lost[each // 2 :: each]
+        possible = np.flatnonzero((lots.use <= lots.supply).all(axis=1))
+        money = np.ascontiguousarray(lots.money_usd[lost].T)
+        share = (lots.use / np.maximum(lots.supply, 1)).T
+        usd_s = bids.time_usd_h[lots.level[lost]] / 3600
+        work, ahead_s = np.zeros((len(lots.types), len(lost))), np.zeros((len(lots.types), len(lost) + 1))
         for number in range(1, FORESEEN + 1):
-            wait_s = np.zeros(money.shape)
-            for column in range(len(lots.types)):
-                held = np.flatnonzero(lots.use[:, column])
-                wait_s[:, held] = np.maximum(wait_s[:, held], ahead_s[:-1, column, None])
-            best = (money + wait_s * (an_hour[:, None] / 3600)).argmin(axis=1)
-            work += (seconds[turn, best][:, None] * share[best] - work) / number
-            ahead_s[1:] = np.cumsum(work, axis=0)
+            best = _cheapest_behind(money, ahead_s[:, :-1] * usd_s, lots.use, possible)
+            rows = lots.row_of[lost, best]
+            seconds = np.where(rows == NONE, 0.0, bids.seconds[rows]) if len(rows) else np.zeros(0)
+            work += (each * seconds * share[:, best] - work) / number
+            np.cumsum(work, axis=1, out=ahead_s[:, 1:])
         of_view = np.zeros(len(bids.board.views))
-        of_view[lots.level] = density
-        return Backlog(-density[lost], ahead_s, lots.types, of_view)
+        of_view[lots.level] = self.density
+        return Backlog(-self.density[lost], ahead_s, lots.types, of_view)
+
+
+def _cheapest_behind(money: Floats, wait_usd: Floats, use: Ints, possible: Ints) -> Ints:
+    """By column of `money` (configurations x workloads): the configuration of least money behind what is ahead on its
+    device types (`wait_usd`: types x workloads)."""
+    least, best = np.full(money.shape[1], np.inf), np.zeros(money.shape[1], dtype=np.int64)
+    for number in possible.tolist():
+        total = money[number] + wait_usd[use[number] > 0].max(axis=0, initial=0.0)
+        np.copyto(best, number, where=total < least)
+        np.minimum(least, total, out=least)
+    return best
 
 
 @dataclass(frozen=True)
@@ -187,7 +227,7 @@ class Backlog:
     bids_less: Floats
     """Minus what each of these bids for a device, the most first."""
     ahead_s: Floats
-    """So many of these ahead x types: seconds."""
+    """Types x so many of these ahead: seconds."""
     types: list[str]
     density: Floats
     """By workload: what it bids for a device."""
@@ -199,39 +239,39 @@ class Backlog:
 
     def seconds(self, index: int, configuration: Configuration) -> float:
         """Until it is somebody's turn who wants this."""
-        ahead_s = self.ahead_s[self.turn[index]]
-        return max(float(ahead_s[self.types.index(name)]) for name, _ in configuration.groups)
+        turn = self.turn[index]
+        return max(float(self.ahead_s[self.types.index(name), turn]) for name, _ in configuration.groups)
 
-    def table(self, configurations: Configurations) -> Floats:
-        """As `seconds`, of all: workloads x configurations by number."""
-        found = np.zeros((len(self.turn), len(configurations.known)))
-        for column, name in enumerate(self.types):
-            number = configurations.type_number(name)
-            if number == NONE:
-                continue  # what bounds a queue
-            held = np.flatnonzero(configurations.use[:, number])
-            found[:, held] = np.maximum(found[:, held], self.ahead_s[self.turn, column, None])
-        return found
+    def seconds_of(self, owner: Ints, place: Ints, configurations: Configurations) -> Floats:
+        """As `seconds`, of many: each a workload and the number of a configuration."""
+        turn = self.turn[owner]
+        numbers = np.array([configurations.type_number(name) for name in self.types])
+        column = np.flatnonzero(numbers != NONE)  # the others are what bounds a queue
+        holds = configurations.use[:, numbers[column]] > 0
+        first = column[holds.argmax(axis=1)] if len(column) else np.zeros(len(holds), dtype=np.int64)
+        found = self.ahead_s[first[place], turn]
+        for number in np.flatnonzero(holds.sum(axis=1) > 1).tolist():  # several types: the longest wait
+            mine = np.flatnonzero(place == number)
+            found[mine] = self.ahead_s[column[holds[number]]][:, turn[mine]].max(axis=0)
+        return np.asarray(found)
 
 
 def auction(
     bids: Bids, lots: Lots, declined: Flags | None = None, prices: Mapping[str, float] | None = None
 ) -> Outcome:
     """`declined`: rows that are not bid for. `prices`: of an earlier auction."""
-    cost = lots.matrix(-bids.bid[lots.rows], np.inf)
-    if declined is not None:
-        away = declined[lots.rows]
-        cost[lots.member[away], lots.column[away]] = np.inf
+    bid = bids.bid[lots.rows]
+    cost = lots.matrix(-bid if declined is None else np.where(declined[lots.rows], np.inf, -bid), np.inf)
     start = None if prices is None else np.array([float(prices.get(name, 0.0)) for name in lots.types])
     incumbent = np.full(len(lots.level), WAIT, dtype=np.int64)
-    runs = bids.board.here[lots.rows] & np.isfinite(cost[lots.member, lots.column])
-    incumbent[lots.member[runs]] = lots.column[runs]
+    here = bids.here[lots.level]
+    runs = np.flatnonzero(here != NONE)
+    runs = runs[~declined[here[runs]]] if declined is not None else runs
+    incumbent[runs] = lots.columns_of(here[runs])
     found = solve(cost, np.zeros(len(lots.level)), lots.use, lots.supply, start, incumbent)
-    row_of = np.full(cost.shape, NONE, dtype=np.int64)
-    row_of[lots.member, lots.column] = lots.rows
-    taken = found.choice != WAIT
+    taken = np.flatnonzero(found.choice != WAIT)
     won = np.full(len(lots.level), NONE, dtype=np.int64)
-    won[taken] = row_of[taken, found.choice[taken]]
+    won[taken] = lots.row_of[taken, found.choice[taken]]
     price = {name: float(value) for name, value in zip(lots.types, found.prices, strict=True)}
     return Outcome(bids, lots, won, price)
 

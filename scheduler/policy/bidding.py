@@ -17,6 +17,7 @@ reasons for what it may not take.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -84,7 +85,9 @@ class Bids:
         self.board, self.supply, self.now_s, self.quotas = board, supply, now_s, quotas
         owner = board.owner
         self._left_s = board.left_s()
-        worth = np.array([value_of_time_usd_h(view.objective) for view in board.views])
+        objectives = board.objective.tolist()
+        values = {name: value_of_time_usd_h(name) for name in set(objectives)}
+        worth = np.array([values[name] for name in objectives], dtype=float)
         self.code = board.hard_objections(supply)
         self._limit()
         in_time = (self.code == OK) & ~(now_s + self._left_s > board.deadline_s[owner])
@@ -103,22 +106,60 @@ class Bids:
         """By workload: the row of least money, `NONE` where it can take none."""
         self.here: Ints = board.first_row(board.here & self.usable)
         """By workload: the row that it runs on and could go on with, or `NONE`."""
-        self.stays: Floats = self._stays(stay_s)
+        self._stay_s = stay_s
         self.bid: Floats = self._bid(worth) * self.stays
         fastest_s = board.least(np.where(self.usable, self.seconds, np.nan))
-        overdue_s = np.maximum(np.clip(SOONER_TIMES * fastest_s, SOONEST_S, OVERDUE_S), OVERDUE_TIMES * fastest_s)
-        self.late: Flags = (self.cheapest != NONE) & (board.waited_s > overdue_s)
+        self.overdue_s = np.maximum(np.clip(SOONER_TIMES * fastest_s, SOONEST_S, OVERDUE_S), OVERDUE_TIMES * fastest_s)
+        """By workload: how long it waits at most until it goes before the others of its priority."""
+
+    @classmethod
+    def joined(
+        cls,
+        board: Board,
+        supply: Supply,
+        now_s: float,
+        stay_s: float,
+        quotas: Quotas,
+        parts: Sequence[tuple[Bids, Ints, Ints]],
+    ) -> Bids:
+        """Those of a board whose workloads are all known, each with the same rows: bids, workloads of their board, and
+        their places on this one."""
+        found = cls.__new__(cls)
+        found.board, found.supply, found.now_s, found.quotas = board, supply, now_s, quotas
+        pairs = [(bids, bids.board.rows_of(there)[0], board.rows_of(here)[0]) for bids, there, here in parts]
+        found._stay_s = stay_s
+        for name in ("_left_s", "code", "free", "price_usd_h", "seconds", "money_usd", "bid"):
+            values = np.empty(len(board.owner), dtype=getattr(parts[0][0], name).dtype)
+            for bids, rows, place in pairs:
+                values[place] = getattr(bids, name)[rows]
+            setattr(found, name, values)
+        found.usable = found.code == OK
+        for name in ("misses", "time_usd_h", "cheapest", "here", "overdue_s"):
+            values = np.empty(len(board.views), dtype=getattr(parts[0][0], name).dtype)
+            for bids, there, here in parts:
+                part = getattr(bids, name)[there]
+                if name in ("cheapest", "here"):  # numbers of rows
+                    part = np.where(part == NONE, NONE, part - bids.board.start[there] + board.start[here])
+                values[here] = part
+            setattr(found, name, values)
+        return found
+
+    @cached_property
+    def late(self) -> Flags:
         """By workload: whether it goes before the others of its priority."""
-        interrupted = np.array([view.interrupted for view in board.views], dtype=bool)
-        self.overdue: Flags = interrupted | (self.late & (board.waited_s > OVERDUE_S))
+        return np.asarray((self.cheapest != NONE) & (self.board.waited_s > self.overdue_s))
+
+    @cached_property
+    def overdue(self) -> Flags:
         """By workload: whether it goes before all others, of whatever priority: it has waited so long, or had its turn
         already."""
+        return self.board.interrupted | (self.late & (self.board.waited_s > OVERDUE_S))
 
     def _limit(self) -> None:
         """What a queue may never hold."""
         board, known = self.board, self.board.configurations.known
         for queue in self.quotas.rules:
-            mine = np.array([view.queue == queue for view in board.views], dtype=bool)
+            mine = np.asarray(board.queue == queue, dtype=bool)
             never = np.array([self.quotas.never(queue, each) is not None for each in known], dtype=bool)
             self.code[mine[board.owner] & never[board.place] & (self.code == OK)] = QUOTA
 
@@ -160,10 +201,11 @@ class Bids:
         found[board.owner[rows]] = rows
         return found
 
-    def _stays(self, stay_s: float) -> Floats:
+    @cached_property
+    def stays(self) -> Floats:
         """By row: what is bid more for where it runs, and less for where it does not."""
         board = self.board
-        lost = (board.startup_s + board.unsaved_s[board.owner]) / stay_s
+        lost = (board.startup_s + board.unsaved_s[board.owner]) / self._stay_s
         runs = board.running[board.owner] != NONE
         return np.where(runs, np.where(board.here, STAYS + lost, np.maximum(0.0, 1.0 - lost)), 1.0)
 
@@ -191,6 +233,10 @@ class Bids:
     def left_of(self, row: int) -> float | None:
         """Seconds to the end there, started now; None: not known."""
         return None if math.isnan(self._left_s[row]) else float(self._left_s[row])
+
+    def lefts_of(self, rows: Ints) -> Floats:
+        """As `left_of`, of many; nan: not known."""
+        return self._left_s[rows]
 
     def likely_s(self, row: int) -> float | None:
         """Seconds after which it has most likely ended there; None: not known."""
@@ -311,6 +357,30 @@ class Bidder:
     def cheapest_usd(self) -> float:
         """The least money of its offers."""
         return float(self.bids.money_usd[self.bids.cheapest[self.index]])
+
+
+class Bidders(Mapping[int, Bidder]):
+    """Those that take part, by workload. Of most in a crowd nobody asks."""
+
+    def __init__(self, bids: Bids | None = None, taking_part: Ints | None = None) -> None:
+        self._bids = bids
+        self._made: dict[int, Bidder | None] = {} if taking_part is None else dict.fromkeys(taking_part.tolist())
+
+    def __getitem__(self, index: int) -> Bidder:
+        found = self._made[index]
+        if found is None:
+            assert self._bids is not None
+            found = self._made[index] = Bidder(self._bids, index)
+        return found
+
+    def __contains__(self, index: object) -> bool:
+        return index in self._made
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 def overdue_s(seconds: float) -> float:

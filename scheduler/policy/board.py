@@ -8,8 +8,11 @@ is read anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,7 @@ from .candidates import Supply
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Texts = npt.NDArray[np.object_]
 
 NONE = -1
 """Instead of a number, where there is none."""
@@ -28,6 +32,7 @@ LEAST_S = 1.0
 LOST_TIMES = 2.0
 """Nobody knows when something ends that takes so many times as long as was thought likely, whatever it reports."""
 _CONFIGURATIONS_KEPT = 20_000
+_TABLES_KEPT = 1000
 _UNKNOWN = Money(math.nan)
 
 OK, INFEASIBLE, COUNT, BUDGET, UNPRICED, DEADLINE, QUOTA = range(7)
@@ -62,6 +67,14 @@ class Configurations:
             self._objects.append(configuration)  # so that its id stays its own
         return found
 
+    def numbers(self, estimates: Sequence[Estimate]) -> Ints:
+        """Those of many."""
+        wanted = [each.configuration for each in estimates]
+        found = list(map(self._by_object.get, map(id, wanted)))
+        if None in found:
+            found = [self.number(each) for each in wanted]
+        return np.array(found, dtype=np.int64)
+
     @property
     def full(self) -> bool:
         """Whether so many were seen that it is time to forget them."""
@@ -89,53 +102,130 @@ class Configurations:
         return found
 
 
-@dataclass(frozen=True)
-class Table:
-    """One workload's estimates as arrays. What is not known is nan."""
-
-    estimates: Sequence[Estimate]
-    place: Ints
-    """Number of each configuration."""
-    values: Floats
-    """By estimate: seconds, start-up, upper end of the interval, dollars, those of them for compute, dollars an hour,
-    and whether it is infeasible."""
-
-
-@dataclass
 class Tables:
-    """Tables that were read, by the tuple of estimates they were read from."""
+    """Tables of estimates that were read: each has a number and its rows. Known by the tuple of estimates that it was
+    read from, which most workloads keep from cycle to cycle."""
 
-    configurations: Configurations = field(default_factory=Configurations)
-    _known: dict[int, Table] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.configurations = Configurations()
+        self.generation = 0
+        """Another one, once tables have other numbers than before."""
+        self._forget()
 
-    def of(self, views: Iterable[WorkloadView]) -> list[Table]:
-        """The tables of these workloads. Those of others are forgotten."""
+    def _forget(self) -> None:
+        self.generation += 1
+        self._seen: Sequence[WorkloadView] = ()
+        self._columns: dict[str, Any] = {}
+        self._numbers: dict[int, int] = {}
+        self._estimates: list[Sequence[Estimate]] = []
+        self._begin: Ints = np.zeros(1, dtype=np.int64)
+        # With space for more: what was given out of them before is never written again.
+        self._place: Ints = np.zeros(0, dtype=np.int64)
+        self._values: Floats = np.zeros((len(_VALUES), 0))
+
+    def columns(self, views: Sequence[WorkloadView]) -> dict[str, Any]:
+        """What is read of each workload, by name, the numbers of its table and of the configuration that it holds
+        among it. Of the very same object, what was read before."""
         if self.configurations.full:
-            self.configurations, self._known = Configurations(), {}
-        known = self._known
-        self._read([v.estimates for v in views if id(v.estimates) not in known])
-        found = [known[id(view.estimates)] for view in views]
-        self._known = {id(table.estimates): table for table in found}
+            self.configurations = Configurations()
+            self._forget()
+        if len(self._estimates) > 2 * len(views) + _TABLES_KEPT:
+            self._forget()
+        ids = np.fromiter(map(id, views), dtype=np.int64, count=len(views))
+        was = self._place_of(ids)
+        same, new = np.flatnonzero(was != NONE), np.flatnonzero(was == NONE)
+        found = self._columns_of([views[n] for n in new.tolist()])
+        for name, values in found.items() if len(same) else ():
+            column = np.empty(len(views), dtype=values.dtype)
+            column[same], column[new] = self._columns[name][was[same]], values
+            found[name] = column
+        self._seen, self._columns = views, {**found, "id of the object": ids}
         return found
 
-    def _read(self, new: Sequence[Sequence[Estimate]]) -> None:
+    def _place_of(self, ids: Ints) -> Ints:
+        """Of each of these objects, its place among those that were read before, or `NONE`."""
+        if not len(self._seen):
+            return np.full(len(ids), NONE, dtype=np.int64)
+        before = self._columns["id of the object"]
+        order = np.argsort(before, kind="stable")
+        at = order[np.minimum(np.searchsorted(before[order], ids), len(before) - 1)]
+        return np.where(before[at] == ids, at, NONE)
+
+    def _columns_of(self, views: Sequence[WorkloadView]) -> dict[str, Any]:
+        read = (
+            dict(zip(_READ, zip(*map(_read, views), strict=True), strict=True)) if views else dict.fromkeys(_READ, ())
+        )
         number = self.configurations.number
-        flat = [each for estimates in new for each in estimates]
+        held = [NONE if each is None else number(each.configuration) for each in read["placement"]]
+        return {
+            **{name: np.array(read[name], dtype=float) for name in _NUMBERS},
+            **{name: np.array(read[name], dtype=bool) for name in _FLAGS},
+            **{name: np.array(read[name], dtype=object) for name in _TEXTS},
+            "priority": np.array(read["priority"], dtype=np.int64),
+            "held": np.array(held, dtype=np.int64),
+            "table": self._tables_of(views),
+        }
+
+    def _tables_of(self, views: Sequence[WorkloadView]) -> Ints:
+        ids = [id(view.estimates) for view in views]
+        new = {key: view.estimates for key, view in zip(ids, views, strict=True) if key not in self._numbers}
+        if new:
+            self._read(list(new.values()))
+        return np.fromiter(map(self._numbers.__getitem__, ids), dtype=np.int64, count=len(ids))
+
+    def rows(self, numbers: Ints) -> tuple[Ints, Ints, Floats]:
+        """The rows of these tables, one table after the other: how many each has; their configurations; their values as
+        `_VALUES` has them."""
+        first, counts = self._begin[numbers], np.diff(self._begin)[numbers]
+        if (numbers == np.arange(len(numbers))).all():
+            end = int(self._begin[len(numbers)])
+            return counts, self._place[:end], self._values[:, :end]
+        rows = ranges(first, counts)
+        return counts, self._place[rows], self._values[:, rows]
+
+    def _read(self, new: Sequence[Sequence[Estimate]]) -> None:
+        flat = list(chain.from_iterable(new))
+        begin, end = int(self._begin[-1]), int(self._begin[-1]) + len(flat)
+        if end > len(self._place):
+            place, stored = np.empty(end + end // 4, dtype=np.int64), np.empty((len(_VALUES), end + end // 4))
+            place[:begin], stored[:, :begin] = self._place[:begin], self._values[:, :begin]
+            self._place, self._values = place, stored
+        values = self._values[:, begin:end]
+        for column, name in ((0, "seconds"), (1, "startup_s"), (2, "high_s"), (5, "price_usd_h")):
+            values[column] = _numbers(name, flat)
         money = [each.money or _UNKNOWN for each in flat]
-        place = np.array([number(each.configuration) for each in flat], dtype=np.int64)
-        values = np.empty((len(flat), 7))
-        values[:, 0] = np.array([each.seconds for each in flat], dtype=float)
-        values[:, 1] = [each.startup_s for each in flat]
-        values[:, 2] = np.array([each.high_s for each in flat], dtype=float)
-        values[:, 4] = [each.compute_usd for each in money]
-        values[:, 3] = values[:, 4] + [each.storage_usd + each.communication_usd for each in money]
-        values[:, 5] = np.array([each.price_usd_h for each in flat], dtype=float)
-        values[:, 6] = [each.infeasible is not None for each in flat]
-        begin = 0
+        values[4] = _numbers("compute_usd", money)
+        values[3] = values[4] + (_numbers("storage_usd", money) + _numbers("communication_usd", money))
+        values[6] = [each.infeasible is not None for each in flat]
+        self._place[begin:end] = self.configurations.numbers(flat)
+        self._begin = np.append(self._begin, begin + np.cumsum([len(each) for each in new], dtype=np.int64))
         for estimates in new:
-            end = begin + len(estimates)
-            self._known[id(estimates)] = Table(estimates, place[begin:end], values[begin:end])
-            begin = end
+            self._numbers[id(estimates)] = len(self._estimates)
+            self._estimates.append(estimates)  # so that its id stays its own
+
+
+_TIMES = ("held_s", "unsaved_s", "waited_s", "deadline_s", "not_before_s", "queued_s", "submitted_s")
+_NUMBERS = ("remaining", "budget_usd", *_TIMES)
+_FLAGS = ("stopping", "one_node", "resumes", "interrupted")
+_TEXTS = ("id", "objective", "queue")
+_READ = (*_NUMBERS, *_FLAGS, *_TEXTS, "priority", "placement")
+_read = attrgetter(*_READ)
+_VALUES = ("seconds", "startup_s", "high_s", "usd", "compute_usd", "price_usd_h", "infeasible")
+
+
+def _numbers(name: str, those: Sequence[object]) -> Floats:
+    """What each of these has by this name, as an array; nan for None."""
+    read = attrgetter(name)
+    try:
+        return np.fromiter(map(read, those), dtype=float, count=len(those))
+    except TypeError:
+        return np.array(list(map(read, those)), dtype=float)
+
+
+def ranges(first: Ints, counts: Ints) -> Ints:
+    """So many numbers from each of these on, one range after the other."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(first - before, counts) + np.arange(int(counts.sum()))
 
 
 @dataclass(frozen=True)
@@ -143,7 +233,15 @@ class Board:
     """Workloads and their rows as arrays. Of workloads where not said otherwise."""
 
     views: Sequence[WorkloadView]
+    id: Texts
+    objective: Texts
+    queue: Texts
+    priority: Ints
     configurations: Configurations
+    table: Ints
+    """Number of its table of estimates, ..."""
+    generation: int
+    """... as long as this is the same."""
     start: Ints
     """First row of each workload, and the number of rows."""
     owner: Ints
@@ -164,6 +262,7 @@ class Board:
     stopping: Flags
     one_node: Flags
     resumes: Flags
+    interrupted: Flags
     remaining: Floats
     held_s: Floats
     unsaved_s: Floats
@@ -172,41 +271,43 @@ class Board:
     budget_usd: Floats
     """nan: none, as of the deadline."""
     deadline_s: Floats
+    not_before_s: Floats
 
     @classmethod
-    def of(cls, views: Sequence[WorkloadView], tables: Tables, now_s: float) -> Board:
-        """The workloads in this order."""
-        read = tables.of(views)
-        start = np.concatenate([[0], np.cumsum([len(table.place) for table in read], dtype=np.int64)]).astype(np.int64)
-        values = np.concatenate([table.values for table in read]) if read else np.zeros((0, 7))
-        place = np.concatenate([table.place for table in read]) if read else np.zeros(0, dtype=np.int64)
-        number = tables.configurations.number
-        seconds, startup_s, high_s, usd, compute_usd, price_usd_h, infeasible = values.T
-        remaining, held_s, unsaved_s, waited_s, budget_usd, deadline_s = _columns(views, now_s)
-        held = [NONE if v.placement is None else number(v.placement.configuration) for v in views]
+    def of(cls, workloads: Sequence[WorkloadView], tables: Tables, now_s: float) -> Board:
+        """The workloads in the order in which they came."""
+        columns = tables.columns(workloads)
+        order = _as_they_came(columns)
+        columns = {name: values[order] for name, values in columns.items()}
+        counts, place, values = tables.rows(columns["table"])
+        queued_s, waited_s = columns.pop("queued_s"), columns.pop("waited_s")
+        del columns["submitted_s"]
+        rows = dict(zip(_VALUES[:-1], values, strict=False))
         return cls(
-            views=views,
+            views=[workloads[n] for n in order.tolist()],
             configurations=tables.configurations,
-            start=start,
-            owner=np.repeat(np.arange(len(read)), np.diff(start)),
+            generation=tables.generation,
+            start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            owner=np.repeat(np.arange(len(workloads)), counts),
             place=place,
-            seconds=seconds,
-            startup_s=startup_s,
-            high_s=high_s,
-            usd=usd,
-            compute_usd=compute_usd,
-            price_usd_h=price_usd_h,
-            infeasible=infeasible > 0,
-            held=np.array(held, dtype=np.int64),
-            stopping=np.array([v.stopping for v in views], dtype=bool),
-            one_node=np.array([v.one_node for v in views], dtype=bool),
-            resumes=np.array([v.resumes for v in views], dtype=bool),
-            remaining=remaining,
-            held_s=held_s,
-            unsaved_s=unsaved_s,
-            waited_s=waited_s,
-            budget_usd=budget_usd,
-            deadline_s=deadline_s,
+            infeasible=values[-1] > 0,
+            waited_s=np.where(columns["held"] != NONE, waited_s, np.maximum(waited_s, now_s - queued_s)),
+            **rows,
+            **columns,
+        )
+
+    def part(self, those: Ints) -> Board:
+        """Some of the workloads, with their rows."""
+        rows, owner = self.rows_of(those)
+        by_row, other = ("place", *_VALUES), ("views", "configurations", "generation", "start", "owner")
+        by_workload = [each.name for each in fields(self) if each.name not in (*by_row, *other)]
+        return replace(
+            self,
+            views=[self.views[n] for n in those.tolist()],
+            start=np.concatenate([[0], np.cumsum(np.diff(self.start)[those])]).astype(np.int64),
+            owner=owner,
+            **{name: getattr(self, name)[rows] for name in by_row},
+            **{name: getattr(self, name)[those] for name in by_workload},
         )
 
     @property
@@ -222,6 +323,12 @@ class Board:
     def rows(self, index: int) -> range:
         """The rows of a workload."""
         return range(int(self.start[index]), int(self.start[index + 1]))
+
+    def rows_of(self, those: Ints) -> tuple[Ints, Ints]:
+        """The rows of several workloads, one workload after the other, and of each row its place in `those`."""
+        first = self.start[those]
+        counts = self.start[those + 1] - first
+        return ranges(first, counts), np.repeat(np.arange(len(those)), counts)
 
     def configuration(self, row: int) -> Configuration:
         """Of a row."""
@@ -277,19 +384,15 @@ class Board:
         rest_usd = self.usd - self.compute_usd
         usd = rest_usd + self.compute_usd * (self.startup_s + work_s) / np.maximum(self.seconds, 1e-9)
         over = ~holds & (usd > self.budget_usd[self.owner])
-        return np.select([self.infeasible & ~holds, too_many, over], [INFEASIBLE, COUNT, BUDGET], OK)
+        return np.select([self.infeasible & ~holds, too_many, over], [INFEASIBLE, COUNT, BUDGET], OK).astype(np.int8)
 
 
-def _columns(views: Sequence[WorkloadView], now_s: float) -> tuple[Floats, ...]:
-    rows = [
-        (
-            v.remaining,
-            v.held_s,
-            v.unsaved_s,
-            v.waited_s if v.placement is not None else max(v.waited_s, now_s - v.queued_s),
-            math.nan if v.budget_usd is None else v.budget_usd,
-            math.nan if v.deadline_s is None else v.deadline_s,
-        )
-        for v in views
-    ]
-    return tuple(np.array(rows, dtype=float).reshape(len(rows), 6).T)
+def _as_they_came(columns: Mapping[str, Any]) -> Ints:
+    """Places in the order of submission, of what came at once in that of readiness, then by id."""
+    submitted_s, queued_s = columns["submitted_s"], columns["queued_s"]
+    order = np.lexsort((queued_s, submitted_s))
+    equal = (np.diff(submitted_s[order]) == 0) & (np.diff(queued_s[order]) == 0)
+    if not equal.any():
+        return order
+    keys = list(zip(submitted_s.tolist(), queued_s.tolist(), columns["id"].tolist(), strict=True))
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)

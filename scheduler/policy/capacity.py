@@ -10,6 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +44,8 @@ class _Layout:
 
     slot: dict[tuple[str, str], int]
     """By (node, device type)."""
+    of_device: dict[tuple[str, str], int]
+    """By (device type, node), as placements name them."""
     nodes: list[str]
     """Of each slot."""
     total: Ints
@@ -64,7 +67,8 @@ class _Layout:
                 total.append(each.total)
         nodes = [node for node, _ in slot]
         ordered = {name: np.array(sorted(rows, key=nodes.__getitem__)) for name, rows in listed.items()}
-        return cls(slot, nodes, np.array(total, dtype=np.int64), ordered, listed)
+        of_device = {(name, node): number for (node, name), number in slot.items()}
+        return cls(slot, of_device, nodes, np.array(total, dtype=np.int64), ordered, listed)
 
 
 class Capacity:
@@ -99,10 +103,13 @@ class Capacity:
 
     def _counts(self, placements: Iterable[Placement]) -> Ints:
         """Devices of each slot that these hold."""
-        slot = self._layout.slot
-        held = [slot.get((node, name), -1) for each in placements for name, node in each.devices]
-        known = np.array([number for number in held if number >= 0], dtype=np.int64)
-        return np.bincount(known, minlength=len(self._layout.total)).astype(np.int64)
+        held = self._slots(placements)
+        return np.bincount(held[held >= 0], minlength=len(self._layout.total)).astype(np.int64)
+
+    def _slots(self, placements: Iterable[Placement]) -> Ints:
+        """The slot of each of their devices; -1 where there is none."""
+        devices = chain.from_iterable(each.devices for each in placements)
+        return np.fromiter(map(self._layout.of_device.get, devices, repeat(-1)), dtype=np.int64)
 
     def copy(self) -> Capacity:
         """One that changes by itself."""
@@ -207,13 +214,17 @@ class Capacity:
             if number is not None:
                 self._lent[number] += times
 
+    def lend_all(self, placements: Iterable[Placement]) -> None:
+        """`lend` of many placements."""
+        self._changed()
+        self._lent += self._counts(placements)
+
     def take_all(self, placements: Iterable[Placement]) -> bool:
         """`take` of many placements that are lent: all of them, or none where one does not hold beside the others."""
-        wanted = [(node, name) for each in placements for name, node in each.devices]
-        slots = [self._layout.slot.get(key, -1) for key in wanted]
-        if not slots:
+        slots = self._slots(placements)
+        if not len(slots):
             return True
-        if min(slots) < 0:
+        if slots.min() < 0:
             return False
         counts = np.bincount(slots, minlength=len(self._free))
         if (counts > self._free).any():
@@ -221,7 +232,7 @@ class Capacity:
         self._changed()
         self._free -= counts
         self._lent -= counts
-        self._totals.subtract(Counter(name for _, name in wanted))
+        self._totals.subtract({name: int(counts[rows].sum()) for name, rows in self._layout.of_type.items()})
         return True
 
     def reserve(self, configuration: Configuration, *, one_node: bool = False) -> None:

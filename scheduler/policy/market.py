@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,16 @@ from ..collecting import without_collector
 from ..types import Placement, Plan, Situation, WorkloadView
 from . import market_words as words
 from .auction import Lots, Outcome, auction, weigh_the_end
-from .bidding import SETTLING_S, Bidder, Bids
+from .bidding import SETTLING_S, Bidder, Bidders, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
-from .explaining import Said
+from .explaining import Heard, Said
+from .ledger import Ledger
 from .renting import with_nodes
 from .speeds import Corrected, Speeds
 from .stays import Stays, numbers
 from .timeline import Floor
-from .turns import DETAILED, Far, Turns
+from .turns import DETAILED, Turns
 
 AUCTIONS = 3
 """So often at most is an auction held again without what was declined, ..."""
@@ -36,7 +38,9 @@ AUCTIONS = 3
 REPEATED_TO = 300
 """... if no more than so many take part."""
 LAPS = 4
-"""So often at most it is found out for all that are far behind who gains from what is free."""
+"""So often at most it is found out for somebody far behind whether what is free is a gain, ..."""
+AT_ONCE = 1024
+"""... and for so many at once: those before them have had theirs by then."""
 DECLINED = 0.01
 """It is not held again among many for less than this share of them."""
 FORESEES = 10
@@ -50,7 +54,8 @@ class Market:
 
     def __init__(self) -> None:
         self._tables = Tables()
-        self._far: dict[str, Far] = {}
+        self._ledger = Ledger()
+        self._heard = Heard()
         self._corrected = Corrected()
 
     def plan(self, situation: Situation) -> Plan:
@@ -59,31 +64,34 @@ class Market:
         with without_collector():
             speeds = Speeds.of(situation)
             seen = self._corrected.of(situation.workloads, speeds.known)
-            cycle = _Cycle(replace(situation, workloads=tuple(seen)), self._tables, self._far, speeds)
+            cycle = _Cycle(replace(situation, workloads=tuple(seen)), self._tables, self._ledger, self._heard, speeds)
             cycle.overdue()
             for priority in cycle.priorities():
                 cycle.level(priority)
-            self._far = cycle.far
             return cycle.plan()
 
 
 class _Cycle(Turns):
     """One plan in the making: who takes part, and who gets what."""
 
-    def __init__(self, situation: Situation, tables: Tables, far: Mapping[str, Far], speeds: Speeds) -> None:
-        super().__init__(situation, far)
+    def __init__(self, situation: Situation, tables: Tables, ledger: Ledger, heard: Heard, speeds: Speeds) -> None:
+        super().__init__(situation, heard)
         self.stays, self.speeds = Stays.of(situation), speeds
         self.prices: dict[str, dict[str, float]] = {}
-        views = sorted(situation.workloads, key=lambda view: (view.submitted_s, view.queued_s, view.id))
         supply = Supply(situation.snapshot)
-        self.quiet_s = max(0.0, self.now_s - max((view.submitted_s for view in views), default=self.now_s))
-        self.bids = Bids(Board.of(views, tables, self.now_s), supply, self.now_s, self.stays.seconds, self.quotas)
+        there = supply.total, supply.largest, supply.most, supply.largest_rentable
+        self.scene = heard.scene((there, situation.queues, self.quotas.price_usd_h), situation.workloads)
+        board = Board.of(situation.workloads, tables, self.now_s)
+        self.ids: list[str] = board.id.tolist()
+        self.quiet_s = max(0.0, self.now_s - board.views[-1].submitted_s) if board.views else 0.0
+        self.bids = ledger.bids(board, supply, self.now_s, self.stays.seconds, self.quotas, self.scene)
         self._sort_out()
         self._divide(supply)
         self.floor = Floor(vacated(situation, self.placements))
-        self.lent = {each.view.id: each.view.placement for each in self.bidders.values() if each.view.placement}
-        for placement in self.lent.values():
-            self._lend(placement, 1)
+        runs = np.flatnonzero(board.held != NONE).tolist()
+        held = [board.views[n] for n in runs if n in self.bidders]
+        self.lent = {view.id: view.placement for view in held if view.placement}
+        self.floor.lend_all(self.lent.values())
 
     # Who takes part
 
@@ -92,20 +100,20 @@ class _Cycle(Turns):
         bids, board = self.bids, self.bids.board
         listed = board.first_row(board.place == board.held[board.owner])
         kept, settles_s = _kept(board, listed)
-        for index, view in enumerate(board.views):
+        rests = (board.held == NONE) & (board.not_before_s > self.now_s)
+        bid = ~kept & (bids.cheapest != NONE) & ~rests
+        self.bidders = Bidders(bids, np.flatnonzero(bid))
+        for index in np.flatnonzero(~bid).tolist():
+            view = board.views[index]
             if kept[index]:
                 assert view.placement is not None
                 self._keeps(view)
                 free_s = _free_again_s(bids, index, int(listed[index]), float(settles_s[index]))
                 self.timeline.gives_back(view.placement.configuration, free_s)
-                continue
-            rests = resting(view, self.now_s)
-            if rests is None and bids.cheapest[index] != NONE:
-                self.bidders[index] = Bidder(bids, index)
             elif view.placement is not None and not view.stopping:
                 self._keeps(view)
             else:
-                self.explanations[view.id] = rests or hopeless(bids.refused(index))
+                self.explanations[view.id] = resting(view, self.now_s) or hopeless(bids.refused(index))
 
     def _divide(self, supply: Supply) -> None:
         """What each queue is entitled to, if there are rules."""
@@ -129,13 +137,15 @@ class _Cycle(Turns):
 
     def priorities(self) -> list[int]:
         """Of those that are not overdue, the highest first."""
-        return sorted({each.view.priority for each in self.bidders.values() if not each.overdue}, reverse=True)
+        those = np.fromiter(self.bidders, dtype=np.int64)
+        found: list[int] = np.unique(self.bids.board.priority[those[~self.bids.overdue[those]]]).tolist()
+        return found[::-1]
 
     # Giving out
 
     def overdue(self) -> None:
         """Who has waited far too long goes first, whatever its size and priority."""
-        self._serve([each for each in self.bidders.values() if each.overdue])
+        self._serve([self.bidders[n] for n in np.flatnonzero(self.bids.overdue).tolist() if n in self.bidders])
 
     def _serve(self, late: Sequence[Bidder]) -> None:
         """What runs of these is not stopped; the others take the best that is free, in the order they came. Then those
@@ -176,10 +186,11 @@ class _Cycle(Turns):
     def level(self, priority: int) -> None:
         """All of one priority. Whose bid wins something that it would rather wait than take, does not bid for that: the
         auction is held again without, some times at most, and the outcome of least predicted money counts."""
-        same = [each for each in self.bidders.values() if not each.overdue and each.view.priority == priority]
-        self._serve([each for each in same if each.late])
-        level = [each for each in same if not each.late]
-        if not level:
+        those = np.fromiter(self.bidders, dtype=np.int64)
+        same = those[(self.bids.board.priority[those] == priority) & ~self.bids.overdue[those]]
+        self._serve([self.bidders[n] for n in same[self.bids.late[same]].tolist()])
+        level = same[~self.bids.late[same]]
+        if not len(level):
             return
         lots = self._lots(level)
         weigh_the_end(self.bids, lots, self.quiet_s)
@@ -190,7 +201,7 @@ class _Cycle(Turns):
         best: dict[str, Any] | None = None
         for _ in range(AUCTIONS):
             before, known = self._saved(), int(declined.sum())
-            self._give_out(level, lots, priority, declined)
+            self._give_out([self.bidders[n] for n in level.tolist()], lots, priority, declined)
             if best is None or self.predicted_usd < best["predicted_usd"] - 1e-12:
                 best = self.__dict__
             if int(declined.sum()) == known:
@@ -199,20 +210,19 @@ class _Cycle(Turns):
         if best is not None:
             self.__dict__ = best
 
-    def _lots(self, level: Sequence[Bidder]) -> Lots:
+    def _lots(self, level: Ints) -> Lots:
         """The rows of these, and what is there for them."""
         board = self.bids.board
-        places = np.unique(board.place[self._rows(level)])
+        places = np.flatnonzero(np.bincount(board.place[self._rows(level)]))
         types = np.flatnonzero(board.configurations.use[places].any(axis=0))
         names = [board.configurations.types[number] for number in types]
-        members = np.array([each.index for each in level], dtype=np.int64)
-        return Lots.of(self.bids, members, {name: self.floor.open.free(name) for name in names})
+        return Lots.of(self.bids, level, {name: self.floor.open.free(name) for name in names})
 
     def _give_out(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
         """Whose bids win take what they won; who can win nothing that is there has what is free kept; the others take
         what is left. What is won and not taken, since waiting is less money, is added to `declined`."""
         found = self._auction(lots, priority, declined)
-        order = np.argsort(-found.density(), kind="stable").tolist()
+        order = np.argsort(-found.density, kind="stable").tolist()
         self.backlog = found.backlog() if len(level) > FORESEES else None
         won, possible = found.won.tolist(), self._possible(lots)
         self._stay_all([level[n] for n in order if won[n] != NONE and self._is_here(won[n])])
@@ -230,40 +240,43 @@ class _Cycle(Turns):
                 self._wait(each, keep=True)
             elif not self._declines_again(each, declined):
                 later.append(each)
-        self._give_what_is_left(level, later, found)
+        self._give_what_is_left(len(level), [each.index for each in later], found)
 
     def _is_here(self, row: int) -> bool:
         """Whether it runs on just this."""
         return int(self.bids.here[self.bids.board.owner[row]]) == row
 
-    def _give_out_to_many(self, level: Sequence[Bidder], lots: Lots, priority: int, declined: Flags) -> None:
+    def _give_out_to_many(self, level: Ints, lots: Lots, priority: int, declined: Flags) -> None:
         """As before, for many. Who would rather wait is found out for all at once, by what all others won; they bid no
         more for that, and for nothing dearer, and the auction is held again."""
+        board = self.bids.board
         for turn in range(AUCTIONS):
             found = self._auction(lots, priority, declined)
             self.backlog = found.backlog()
             outlook = self.timeline.copy()
-            now = np.full(len(self.bids.board.views), NONE, dtype=np.int64)
+            now = np.full(len(board.views), NONE, dtype=np.int64)
             won = found.won[found.won != NONE]
-            now[self.bids.board.owner[won]] = won
-            for row in won.tolist():
-                outlook.gives_back(self.bids.board.configuration(row), self.bids.left_of(row))
-            waits = self._waiting_pays(now, lots.rows, outlook, found.remains())
+            now[board.owner[won]] = won
+            outlook.give_back(board.configurations, board.place[won], self.bids.lefts_of(won))
+            waits = self._waiting_pays(now, outlook, found.remains())
             if turn == AUCTIONS - 1 or waits.sum() <= DECLINED * len(level):
                 break
-            owner = self.bids.board.owner
-            least = np.where(waits, self.bids.money_usd[np.maximum(now, 0)], np.inf)
-            declined |= (self.bids.money_usd >= least[owner]) & (np.arange(len(owner)) != self.bids.here[owner])
-        order = np.argsort(-found.density(), kind="stable").tolist()
-        rows, possible = found.won.tolist(), self._possible(lots)
-        self._stay_all([level[n] for n in order if rows[n] != NONE and self._is_here(rows[n])])
-        for n in order:
-            each, row = level[n], rows[n]
-            if row != NONE and each.view.id not in self.placements and not waits[each.index]:
+            who = np.flatnonzero(waits)
+            rows, which = board.rows_of(who)
+            dearer = self.bids.money_usd[rows] >= self.bids.money_usd[now[who]][which]
+            declined[rows[dearer & (rows != self.bids.here[who][which])]] = True
+        order = np.argsort(-found.density, kind="stable")
+        won, members, possible = found.won[order], level[order], np.array(self._possible(lots))[order]
+        self._stay_all([self.bidders[n] for n in members[(won != NONE) & (self.bids.here[members] == won)].tolist()])
+        some = np.flatnonzero((won != NONE) | ~possible)
+        for n, row in zip(members[some].tolist(), won[some].tolist(), strict=True):
+            each = self.bidders[n]
+            if row != NONE and each.view.id not in self.placements and not waits[n]:
                 self._start(each, row)
-            elif row == NONE and not possible[n] and not self._free_rows(each):
+            elif row == NONE and not self._free_rows(each):
                 self._wait(each, keep=True)
-        self._give_what_is_left(level, [level[n] for n in order if level[n].view.id not in self.placements], found)
+        later = [n for n in members.tolist() if self.ids[n] not in self.placements]
+        self._give_what_is_left(len(level), later, found)
 
     def _possible(self, lots: Lots) -> list[bool]:
         """By place in the level: whether there are enough devices for any of its configurations, whoever has them."""
@@ -271,35 +284,49 @@ class _Cycle(Turns):
         fits = np.asarray((lots.use[:, :types] <= lots.supply[:types]).all(axis=1))
         return [count > 0 for count in np.bincount(lots.member[fits[lots.column]], minlength=len(lots.level)).tolist()]
 
-    def _give_what_is_left(self, level: Sequence[Bidder], later: Sequence[Bidder], found: Outcome) -> None:
+    def _give_what_is_left(self, level: int, later: Sequence[int], found: Outcome) -> None:
         won = bool((found.won != NONE).any())
-        left = [each for each in later if each.view.id not in self.explanations]
-        self.backlog = self.backlog if len(level) > DETAILED else None
-        for number, each in enumerate(left):
+        said = self.explanations.keys()
+        left = [n for n in later if self.ids[n] not in said]
+        self.backlog = self.backlog if level > DETAILED else None
+        for number, index in enumerate(left):
+            each = self.bidders[index]
             if self.waiting >= self.detailed:
                 self._give_the_rest(left[number:])
                 return
             if not self._fill(each):
                 self._wait(each, keep=not each.view.resumes or not won, found=found)
 
-    def _give_the_rest(self, left: Sequence[Bidder]) -> None:
+    def _give_the_rest(self, left: Sequence[int]) -> None:
         """As before, for those that are far behind: what each would start in is found out for all at once, and again
         after that was given out, as long as it goes on."""
-        for each in left:
-            if each.here is not None:
-                self._stay(each)
-        rest = [each for each in left if each.view.id not in self.placements]
-        for _ in range(LAPS):
-            if not rest or not self.floor.actual.any_free:
-                break
-            given = [
-                self._start(each, row) for each, row in zip(rest, self._may_start(rest), strict=True) if row != NONE
-            ]
-            if not any(given):
-                break
-            rest = [each for each in rest if each.view.id not in self.placements]
-        for each in rest:
-            self.explanations[each.view.id] = self._far_behind(each, self.waiting)
+        those = np.array(left, dtype=np.int64)
+        for n in those[self.bids.here[those] != NONE].tolist():
+            self._stay(self.bidders[n])
+        rest = [n for n in left if self.ids[n] not in self.placements]
+        for begin in range(0, len(rest), AT_ONCE):
+            some = rest[begin : begin + AT_ONCE]
+            for _ in range(LAPS):
+                if not some or not self.floor.actual.any_free:
+                    break
+                some = self._start_some(some)
+        rest = [n for n in rest if self.ids[n] not in self.placements]
+        self.explanations.later([self.ids[n] for n in rest], partial(self._say_far_behind, self.waiting), rest)
+
+    def _start_some(self, those: Sequence[int]) -> list[int]:
+        """Start who of these gains from what is free. Who of the others would have, before it was taken: if anything
+        was."""
+        rows, known = self._may_start(np.array(those, dtype=np.int64)), self.bids.board.configurations
+        late: list[int] = []
+        could = np.flatnonzero(rows != NONE)
+        places = self.bids.board.place[rows[could]]
+        there = self.floor.actual.enough(known).tolist()
+        for n, row, place in zip(could.tolist(), rows[could].tolist(), places.tolist(), strict=True):
+            if there[place] and self._start(self.bidders[those[n]], row):
+                there = self.floor.actual.enough(known).tolist()
+            else:
+                late.append(those[n])
+        return late if len(late) < len(could) else []
 
     def _start(self, each: Bidder, row: int) -> bool:
         """Give it this, if it is free still."""
@@ -341,11 +368,9 @@ class _Cycle(Turns):
         self.floor.actual.take_all(placements)
         bids = self.bids
         rows = bids.here[[each.index for each in those]]
-        for each, row in zip(those, rows.tolist(), strict=True):
-            placement = each.view.placement
-            assert placement is not None
+        self.timeline.give_back(bids.board.configurations, bids.board.place[rows], bids.lefts_of(rows))
+        for each, placement in zip(those, placements, strict=True):
             del self.lent[each.view.id]
-            self.timeline.gives_back(placement.configuration, bids.left_of(row))
             self.quotas.take(each.view.queue, placement.configuration)
             self.placements[each.view.id] = placement
             self.explanations[each.view.id] = words.keeps(each.view)
@@ -429,25 +454,25 @@ class _Cycle(Turns):
 
     def plan(self) -> Plan:
         """What was decided."""
-        moved = sum(
-            each.running is not None and self.placements.get(each.view.id) != each.view.placement
-            for each in self.bidders.values()
-        )
-        running = sum(each.running is not None for each in self.bidders.values())
+        runs = np.flatnonzero(self.bids.board.running != NONE).tolist()
+        running = [self.bids.board.views[n] for n in runs if n in self.bidders]
+        moved = sum(self.placements.get(view.id) != view.placement for view in running)
+        bidders = [self.ids[n] for n in self.bidders] if self.patience else []
         patience = {
-            each.view.id: self.patience[each.view.id]
-            for each in self.bidders.values()
-            if each.view.id in self.patience and each.view.id not in self.placements
+            name: self.patience[name] for name in bidders if name in self.patience and name not in self.placements
         }
         memory = {
             "prices": self.prices,
-            "stays": self.stays.after(self.now_s, running, moved),
+            "stays": self.stays.after(self.now_s, len(running), moved),
             "patience": patience,
         }
         memory |= {name: notes for name, notes in self._notes().items() if notes}
         congestion = dict(sorted(self.congestion_usd_h.items()))
         plan = Plan(self.situation.cycle, self.placements, self.explanations, congestion, memory)
-        return with_nodes(self.situation, plan, {each.view.id: each.time_usd_h for each in self.bidders.values()})
+        if not self.situation.snapshot.node_types:
+            return plan
+        worth = self.bids.time_usd_h.tolist()
+        return with_nodes(self.situation, plan, {self.ids[n]: worth[n] for n in self.bidders})
 
     def _notes(self) -> dict[str, Any]:
         """What is only noted where there is something to note."""

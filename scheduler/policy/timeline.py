@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ..types import Configuration, Placement
-from .board import Floats
+from .board import Floats, Ints
 from .capacity import Capacity, Known
 
 SOON_S = 1800.0
@@ -45,6 +45,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self._changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._many: dict[str, list[Floats]] = defaultdict(list)
         self._curves: dict[str, tuple[Floats, Floats]] = {}
         self._found: dict[tuple[Configuration, bool], float | None] = {}
         self._found_at: tuple[int, int] = (0, 0)
@@ -54,6 +55,7 @@ class Timeline:
         """One that changes by itself."""
         found = Timeline()
         found._changes.update({name: list(rows) for name, rows in self._changes.items()})
+        found._many.update({name: list(parts) for name, parts in self._many.items()})
         found._curves, found._noted = dict(self._curves), self._noted
         return found
 
@@ -67,6 +69,16 @@ class Timeline:
         if in_s is not None:
             for name, count in configuration.groups:
                 self._note(name, in_s, count)
+
+    def give_back(self, known: Known, places: Ints, in_s: Floats) -> None:
+        """As `gives_back`, for many: numbers of configurations, and seconds; nan where nobody knows."""
+        use, when = known.use[places], ~np.isnan(in_s)
+        for column, name in enumerate(known.types):
+            held = np.flatnonzero((use[:, column] > 0) & when)
+            if len(held):
+                self._many[name].append(np.column_stack([in_s[held], use[held, column]]))
+                self._curves.pop(name, None)
+                self._noted += 1
 
     def promise(self, configuration: Configuration, in_s: float, seconds: float | None, free: Capacity) -> None:
         """From then on, for so many seconds, somebody who waits has these: beside what is free for it now."""
@@ -99,7 +111,8 @@ class Timeline:
     def _curve(self, name: str) -> tuple[Floats, Floats]:
         """Of a type: at which seconds, how many more than now have been free at once by then."""
         if name not in self._curves:
-            changes = np.array(sorted(self._changes[name]), dtype=float).reshape(-1, 2)
+            changes = np.concatenate([np.array(self._changes[name], dtype=float).reshape(-1, 2), *self._many[name]])
+            changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
             self._curves[name] = changes[:, 0], np.maximum.accumulate(np.cumsum(changes[:, 1]))
         return self._curves[name]
 
@@ -123,6 +136,11 @@ class Floor:
         """These devices are held now."""
         self.actual.take(placement)
         self.open.take(placement)
+
+    def lend_all(self, placements: Collection[Placement]) -> None:
+        """These run on what is free, and may be moved or stopped."""
+        self.actual.lend_all(placements)
+        self.open.lend_all(placements)
 
     def release(self, placement: Placement) -> None:
         """These devices are not held after all."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from ..types import Explanation, Option, Placement, Situation
+from ..types import Configuration, Explanation, Option, Placement, Situation
 from . import market_words as words
 from .auction import Backlog, Outcome, extra_usd_h
-from .bidding import BACKFILLS, SETTLING_S, Bidder, Bids
-from .board import BUDGET, DEADLINE, NONE, Flags, Ints
+from .bidding import BACKFILLS, SETTLING_S, Bidder, Bidders, Bids
+from .board import BUDGET, DEADLINE, NONE, Flags, Floats, Ints
 from .candidates import BUSY
-from .explaining import Explanations, Said
+from .explaining import Explanations, Heard, Said
 from .prices import held_usd_h
 from .quotas import Quotas
 from .stays import numbers
 from .timeline import SOON_S, Floor, Free, Timeline
 
+Waits = Mapping[int, float | None]
+"""By row: seconds until it could start there; None where nobody can say."""
 PATIENCE = 3.0
 """For something better that is near, one waits so many times as long as was first said, ..."""
 PATIENCE_S = 600.0
@@ -29,21 +32,13 @@ CROWD, DETAILED_IN_CROWD = 1000, 32
 """... where there are more than so many, for fewer."""
 
 
-class Far(NamedTuple):
-    """What was said to somebody who is far behind, and of what."""
-
-    estimates: object
-    about: tuple[object, ...]
-    said: Explanation
-
-
 class Turns:
     """What is given out and what is promised, and how long it takes until somebody gets what is wanted."""
 
     bids: Bids
     floor: Floor
 
-    def __init__(self, situation: Situation, far: Mapping[str, Far]) -> None:
+    def __init__(self, situation: Situation, heard: Heard) -> None:
         self.situation, self.now_s = situation, situation.now_s
         self.placements: dict[str, Placement] = {}
         self.explanations = Explanations()
@@ -57,13 +52,17 @@ class Turns:
         self.quotas = Quotas.of(situation)
         self.backlog: Backlog | None = None
         """Where so many wait that promises do not tell how long it takes: how long."""
-        self.bidders: dict[int, Bidder] = {}
-        self.known_far, self.far = far, dict[str, Far]()
+        self.bidders = Bidders()
+        self.heard = heard
+        self.scene: object = None
+        """What all explanations are about, beside their workload."""
+        self._changing: Flags | None = None
+        """By workload: whether words about it have numbers that change with time."""
 
     def _saved(self) -> dict[str, Any]:
         """All that giving out devices changes, as it is now."""
         kept = dict(self.__dict__)
-        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "far", "quotas"):
+        for name in ("placements", "explanations", "congestion_usd_h", "prices", "timeline", "floor", "quotas"):
             kept[name] = kept[name].copy()
         kept["lent"], kept["patience"] = dict(self.lent), dict(self.patience)
         kept["queued"] = {name: list(rows) for name, rows in self.queued.items()}
@@ -115,12 +114,13 @@ class Turns:
             return 0.0
         return self.timeline.free_in_s(wanted, self.floor.open, each.view.one_node)
 
-    def _options(self, each: Bidder, taken: int | None = None) -> list[Option]:
-        """Every configuration with its money, waiting included, or the reason why it is out of the question. `taken`:
-        what it has already."""
+    def _options(self, each: Bidder, waits: Waits | None = None) -> list[Option]:
+        """Every configuration with its money, waiting included, or the reason why it is out of the question. `waits`:
+        of rows of which it is known how long they are waited for."""
+        known = waits or {}
         found = {option.estimate.configuration: option for option in each.refused}
         for offer in each.offers:
-            wait_s = 0.0 if offer.row == taken else self._wait_s(each, offer.row)
+            wait_s = known[offer.row] if offer.row in known else self._wait_s(each, offer.row)
             hours = 1.0 if offer.left_s is None else offer.seconds / 3600
             congestion = hours * held_usd_h(offer.configuration, self.congestion_usd_h)
             if wait_s is None:
@@ -140,7 +140,7 @@ class Turns:
         self.floor.release(placement)
         self.quotas.take(each.view.queue, placement.configuration, -1)
         try:
-            return self._options(each, taken)
+            return self._options(each, {taken: 0.0})
         finally:
             self.floor, self.quotas = now
 
@@ -173,25 +173,23 @@ class Turns:
 
     # Many at once
 
-    def _may_start(self, those: Sequence[Bidder]) -> list[int]:
+    def _may_start(self, those: Ints) -> Ints:
         """Of many, the row that each would start in now: of what is free the least money, if waiting for another is not
         less; else `NONE`. Judged as if the nodes did not matter."""
-        bids, board, rows = self.bids, self.bids.board, self._rows(those)
+        bids, board = self.bids, self.bids.board
+        rows = self._rows(those)
         there = rows[self.floor.actual.enough(board.configurations)[board.place[rows]]]
         there = there[self.floor.open.enough(board.configurations)[board.place[there]] | self._borrowed(there)]
         first = there[np.argsort(-bids.money_usd[there], kind="stable")]
         now = np.full(len(board.views), NONE, dtype=np.int64)
         now[board.owner[first]] = first  # the least money comes last, and stays
-        now[self._waiting_pays(now, rows, self.timeline, self.floor.open)] = NONE
-        found: list[int] = now[[each.index for each in those]].tolist()
-        return found
+        now[self._waiting_pays(now, self.timeline, self.floor.open)] = NONE
+        return now[those]
 
-    def _rows(self, those: Sequence[Bidder]) -> Ints:
-        """What they may take."""
-        board = self.bids.board
-        mine = np.zeros(len(board.views), dtype=bool)
-        mine[[each.index for each in those]] = True
-        return np.flatnonzero(mine[board.owner] & self.bids.usable)
+    def _rows(self, indices: Ints) -> Ints:
+        """What these workloads may take."""
+        rows, _ = self.bids.board.rows_of(indices)
+        return rows[self.bids.usable[rows]]
 
     def _borrowed(self, rows: Ints) -> Flags:
         """Whether what is kept for others may be lent to these, about as `Floor.lends`."""
@@ -201,30 +199,45 @@ class Turns:
         ends_s = np.where(stoppable, BACKFILLS * (board.startup_s[rows] + SETTLING_S), self.bids.seconds[rows])
         return np.asarray(np.where(until_s == -np.inf, stoppable | (ends_s <= SOON_S), until_s >= ends_s))
 
-    def _waiting_pays(self, now: Ints, rows: Ints, timeline: Timeline, free: Free) -> Flags:
-        """By workload, whether to wait for one of `rows` is less money than what it could have `now` (a row, or
+    def _waiting_pays(self, now: Ints, timeline: Timeline, free: Free) -> Flags:
+        """By workload, whether to wait for another of its rows is less money than what it could have `now` (a row, or
         `NONE`), as `_wait_that_pays`."""
-        bids, board = self.bids, self.bids.board
-        starts = now[board.owner[rows]]
-        rows = rows[
-            (starts != NONE) & (bids.money_usd[rows] < bids.money_usd[starts])
-        ]  # what is dearer pays for no wait
-        owner, place = board.owner[rows], board.place[rows]
-        alone = (False, True) if board.one_node.any() else (False,)
-        waits_s = np.full((2, len(board.configurations.known)), np.nan)
-        for number in np.flatnonzero(np.bincount(place)).tolist():
-            for one_node in alone:
-                wanted = board.configurations.known[number]
-                free_s = timeline.free_in_s(wanted, free, one_node)
-                waits_s[int(one_node), number] = np.nan if free_s is None else free_s
-        there = np.array([free.free(name) for name in board.configurations.types])
-        enough = np.asarray((board.configurations.use <= there).all(axis=1))[place]
-        wait_s = np.where(enough, np.nan, waits_s[board.one_node[owner].astype(int), place])
-        if self.backlog is not None:
-            wait_s = wait_s + self.backlog.table(board.configurations)[owner, place]
+        board = self.bids.board
+        found = np.zeros(len(board.views), dtype=bool)
+        who = np.flatnonzero(now != NONE)
+        # The best first: for whom that pays, the others need not be looked at.
+        found[who] = self._pays(now, self.bids.cheapest[who], who, timeline, free)
+        who = who[~found[who]]
+        rows, which = board.rows_of(who)
+        rows, owner = rows[self.bids.usable[rows]], who[which[self.bids.usable[rows]]]
+        found[owner[self._pays(now, rows, owner, timeline, free)]] = True
+        return found
+
+    def _pays(self, now: Ints, rows: Ints, owner: Ints, timeline: Timeline, free: Free) -> Flags:
+        """Of each of these rows, of these workloads, whether to wait for it is less money than what it could have."""
+        bids, found = self.bids, np.zeros(len(rows), dtype=bool)
+        now_usd = bids.money_usd[now[owner]]
+        less = np.flatnonzero(bids.money_usd[rows] < now_usd)  # what is dearer pays for no wait
+        rows, owner = rows[less], owner[less]
+        wait_s = self._waits_s(rows, owner, timeline, free)
         total = bids.money_usd[rows] + wait_s / 3600 * bids.time_usd_h[owner]
-        pays = total < bids.least_usd(now[owner], rows, wait_s) - 1e-9
-        return np.asarray(np.bincount(owner[pays], minlength=len(board.views)) > 0)
+        some = np.flatnonzero(total < now_usd[less] - 1e-9)  # also than to start now, and move
+        least = bids.least_usd(now[owner[some]], rows[some], wait_s[some])
+        found[less[some]] = total[some] < least - 1e-9
+        return found
+
+    def _waits_s(self, rows: Ints, owner: Ints, timeline: Timeline, free: Free) -> Floats:
+        """How long each of these rows, of these workloads, is waited for; nan where it is free, or nobody can say."""
+        board, known = self.bids.board, self.bids.board.configurations
+        place, alone = board.place[rows], board.one_node[owner]
+        waits_s = np.full((2, len(known.known)), np.nan)
+        enough = np.asarray((known.use <= [free.free(name) for name in known.types]).all(axis=1))
+        for number in np.flatnonzero((np.bincount(place, minlength=len(enough)) > 0) & ~enough).tolist():
+            for one_node in (False, True) if alone.any() else (False,):
+                free_s = timeline.free_in_s(known.known[number], free, one_node)
+                waits_s[int(one_node), number] = np.nan if free_s is None else free_s
+        found = waits_s[alone.astype(int), place]
+        return np.asarray(found if self.backlog is None else found + self.backlog.seconds_of(owner, place, known))
 
     # Waiting
 
@@ -233,44 +246,73 @@ class Turns:
         if self.waiting >= self.detailed:
             self.explanations[each.view.id] = self._far_behind(each, self.waiting)
             return
-        options = self._options(each)
         self.predicted_usd += each.cheapest_usd
-        known = [o for o in options if o.reason is None and o.total_usd is not None and o.wait_s]
-        best = min(known, key=words.cheapest, default=None)
-        wanted = best.estimate.configuration if best is not None else None
+        waits = {row: self._wait_s(each, row) for row in each.rows}
+        best = self._best_wait(each, waits)
+        wanted = None if best is None else self.bids.board.configuration(best)
         if wanted is None and keep and (each.overdue or each.late):
-            busy = [o.estimate.configuration for o in options if o.reason is words.UNTIL_WHEN]
-            wanted = min(busy, key=lambda c: (c.devices, c), default=None)
+            wanted = self._busy(each, waits)
+        wait_s = None if best is None else waits[best]
         if wanted is not None:
-            if best is not None and best.wait_s and best.total_usd is not None:
-                self.predicted_usd += best.total_usd - each.cheapest_usd
-                self.timeline.promise(wanted, best.wait_s, best.estimate.seconds, self.floor.open)
+            if best is not None and wait_s is not None:
+                self.predicted_usd += self._usd_then(each, best, wait_s) - each.cheapest_usd
+                self.timeline.promise(wanted, wait_s, each.of(best).estimate.seconds, self.floor.open)
             if keep:
-                self.floor.keep(wanted, None if best is None else best.wait_s, one_node=each.view.one_node)
+                self.floor.keep(wanted, wait_s, one_node=each.view.one_node)
         names = [] if wanted is None else [name for name, _ in wanted.groups]
         before = list({n: priority for name in names for n, priority in self.queued.get(name, ())}.values())
-        extra = None if found is None else extra_usd_h(each, found)
-        self.explanations[each.view.id] = words.waits(each, best, options, before, extra)
+        said = partial(self._say_waits, each, waits, best, before, found)
+        self.explanations[each.view.id] = said if len(self.bidders) > DETAILED else said()
         if wanted is not None:
             self.waiting += 1
             for name in names:
                 self.queued.setdefault(name, []).append((self.waiting, each.view.priority))
 
+    def _usd_then(self, each: Bidder, row: int, wait_s: float) -> float:
+        """Money of a row that is waited for so long."""
+        return float(self.bids.money_usd[row]) + wait_s / 3600 * each.time_usd_h
+
+    def _best_wait(self, each: Bidder, waits: Waits) -> int | None:
+        """The row of least money of those that are busy, where somebody can say until when."""
+        known = {row: wait_s for row, wait_s in waits.items() if wait_s}
+        board = self.bids.board
+        return min(
+            known,
+            key=lambda row: (self._usd_then(each, row, known[row]), known[row], str(board.configuration(row))),
+            default=None,
+        )
+
+    def _busy(self, each: Bidder, waits: Waits) -> Configuration | None:
+        """The smallest configuration that is busy, nobody can say until when."""
+        busy = [self.bids.board.configuration(row) for row, wait_s in waits.items() if wait_s is None]
+        allowed = [each_ for each_ in busy if self.quotas.refusal(each.view.queue, each_) is None]
+        return min(allowed, key=lambda c: (c.devices, c), default=None)
+
+    def _say_waits(
+        self, each: Bidder, waits: Waits, best: int | None, before: Sequence[int], found: Outcome | None
+    ) -> Explanation:
+        options = self._options(each, waits)
+        wanted = None if best is None else self.bids.board.configuration(best)
+        chosen = next((option for option in options if option.estimate.configuration == wanted), None)
+        return words.waits(each, chosen, options, before, None if found is None else extra_usd_h(each, found))
+
     def _far_behind(self, each: Bidder, ahead: int) -> Said:
         """The very same words as in the last plan, where nothing about it has changed."""
-        rows = self.bids.board.rows(each.index)
-        codes = self.bids.code[rows.start : rows.stop]
-        about = codes.tobytes(), ahead, each.view.remaining, each.view.placement, each.view.queue
-        lasts = not np.isin(codes, (BUDGET, DEADLINE)).any()  # their words have numbers that change with time
-        known = self.known_far.get(each.view.id)
-        if known is not None and lasts and known.estimates is each.view.estimates and known.about == about:
-            self.far[each.view.id] = known
-            return known.said
+        return partial(self._say_far_behind, ahead, each.index)
 
-        def say() -> Explanation:
+    def _say_far_behind(self, ahead: int, index: int) -> Explanation:
+        each = self.bidders[index]
+
+        def words_now() -> Explanation:
             listed = (*each.refused, *(Option(offer.listed, None, 0.0, None, BUSY) for offer in each.offers))
-            said = words.far_behind(listed, ahead)
-            self.far[each.view.id] = Far(each.view.estimates, about, said)
-            return said
+            return words.far_behind(listed, ahead)
 
-        return say
+        if self._changing is None:
+            codes = self.bids.code  # whose words have numbers that change with time
+            self._changing = self.bids.board.any((codes == BUDGET) | (codes == DEADLINE))
+        if self._changing[each.index]:
+            return words_now()
+        rows, view = self.bids.board.rows(each.index), each.view
+        codes = self.bids.code[rows.start : rows.stop]
+        about = codes.tobytes(), ahead, view.remaining, view.placement, view.stopping, view.queue, view.one_node
+        return self.heard.say(view.id, self.scene, view.estimates, about, words_now)

@@ -23,8 +23,8 @@ def create_app(
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     feed: EventFeed | None = None,
 ) -> FastAPI:
-    """The API over a runtime that somebody else starts and stops. `limits` are those of the guard. `feed` has the events of its streams; closing it
-    (`app.state.feed.close()`) ends them, which SIGTERM and SIGINT do by themselves."""
+    """The API over a runtime that somebody else starts and stops. `limits` are the guard's. `feed` has the events of its
+    streams; closing it (`app.state.feed.close()`) ends them, which SIGTERM and SIGINT do by themselves."""
     feed = feed or EventFeed(runtime.store)
 
     @asynccontextmanager

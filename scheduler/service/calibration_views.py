@@ -13,8 +13,8 @@ from cluster.types import DeviceType, Snapshot
 
 from ..client import types
 from ..estimate.calibration import Calibration, Entry, Subject
-from ..estimate.cost_model import calibration_name
 from ..estimate.device_rates import DeviceRates
+from ..estimate.names import calibration_name
 from ..estimate.step_time import PARTS
 
 SPREADS = 2.0

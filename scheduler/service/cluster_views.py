@@ -139,4 +139,5 @@ def _queue(
         "holds_usd_h": sum(record.price_usd_h or 0.0 for record in running),
         "today_usd": today_usd,
         "month_usd": month_usd,
+        "limit_usd_month": rules.limit_usd_month,
     }

@@ -27,6 +27,7 @@ from workloads.spec import WorkloadSpec
 
 from ..admission import FileProfiler, StepPlan, admit, plan_steps
 from ..admission.code import pack_code
+from ..collecting import Collector
 from ..engine import Engine, Upstream
 from ..engine.launch import progress_path
 from ..estimate.model_profile import use_cache
@@ -43,6 +44,7 @@ from .opening import open_store
 from .pulse import Pulse
 from .readiness import ReadinessFacts
 from .telling import told
+from .waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ ID_TRIES = 5
 STOP_S = 30.0
 PROBE_SETTING = "probe"
 """The setting that is written to see whether the store can be."""
+END_FILE = "ended"
+"""In the home folder: commands touch it when they are over."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Runtime:
             token_path,
             staging=home.path / "stage",
             shared_files=access.local is not None,
+            end_file=home.path / END_FILE if access.local is not None else None,
         )
         use_cache(home.profiles)
         self.store = open_store(home, store)
@@ -142,7 +147,7 @@ class Runtime:
         )
         self.pulse = Pulse(cycle_s)
         self._supervisor = supervisor or Supervisor({})
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._waiting, self._stop = Waiting(home.path / END_FILE, cycle_s), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -152,7 +157,7 @@ class Runtime:
     def stop(self) -> None:
         """Finish the present cycle, if it does so in `STOP_S`, and end; what runs on the cluster goes on."""
         self._stop.set()
-        self._wake.set()
+        self._waiting.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():  # the next start takes up what it left: a record is written before each act
@@ -167,7 +172,7 @@ class Runtime:
 
     def wake(self) -> None:
         """Run the next cycle now."""
-        self._wake.set()
+        self._waiting.wake()
 
     def submit(
         self, submission: Submission, owner: str = "admin", request: tuple[str, str] | None = None
@@ -255,8 +260,8 @@ class Runtime:
         return progress_path(str(self.home.runs / run_id.partition(".")[0]), run_id)
 
     def _loop(self) -> None:
+        collector = Collector(time.monotonic)
         while not self._stop.is_set():
-            self._wake.clear()
             try:
                 report = self.engine.run_cycle()
             except Exception as error:  # a defect in one cycle must not end the service; the next starts from the store
@@ -267,7 +272,8 @@ class Runtime:
                 self.pulse.ended(None if report is not None else f"nothing answers at {self.access.address}")
                 self._supervisor.alive()
             leave_cycle()
-            self._wake.wait(self.pulse.cycle_s)
+            collector.between_cycles()
+            self._waiting.until_next()
 
 
 def _text_of(path: Path) -> str | None:

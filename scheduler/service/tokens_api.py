@@ -34,7 +34,7 @@ class TokenRequest(BaseModel):
 
 def router(tokens: auth.Tokens, home: Home) -> APIRouter:
     """The routes. `home`: the folder whose token file is the administrator's."""
-    routes = APIRouter(prefix="/api/v1/tokens", tags=["tokens"], dependencies=[needs(ADMIN)])
+    routes = APIRouter(prefix="/api/v1/tokens", tags=["tokens"], dependencies=[needs("admin")])
 
     @routes.get("")
     def list_tokens() -> types.TokenList:

@@ -7,7 +7,6 @@ from .protocol import EngineStore
 from .records import Charge, Event, Record
 from .schema import SCHEMA_VERSION
 from .store import Filter, Page, Spending, Store
-from .store import Filter, Page, Store
 from .tokens import Token, TokenTable
 
 __all__ = [

@@ -52,7 +52,7 @@ class Harness:
             workload_id=run_id,
             run_id=run_id,
             attempt=1,
-            spec={"kind": "command", "name": "stub", "command": command},
+            spec={"kind": "stub", "name": "stub", "command": command},
             shards=(Shard("T4", "planned-t4", {"T4": 1.0}, emulated_speed=0.5),),
             run_dir=str(self.folder),
             output=str(self.folder / "out"),

@@ -13,11 +13,13 @@ from workloads.errors import Problem
 
 from ...admission.changes import Change, change, check_names
 from ...client import types
-from ...engine.reconcile import RESUMES
+from ...engine.limits import BUDGET_SPENT
+from ...engine.reconcile import resumes
 from ...states import ENDED, HOLDS_DEVICES
 from ...store import Event, Record
+from ..auth import User
 from ..runtime import Runtime
-from ..users import CurrentUser, User, must_own, needs
+from ..users import CurrentUser, must_own, needs
 from . import showing
 from .finding import Found, find
 from .problems import ProblemError
@@ -81,7 +83,7 @@ def _add_pausing(routes: APIRouter, runtime: Runtime) -> None:
         going = [record for record in _going(found) if not record.paused]
         if not going and all(record.state in ENDED for record in found.records):
             raise ProblemError(409, f"{found.id} has ended")
-        lossy = [record for record in going if record.state in HOLDS_DEVICES and record.kind not in RESUMES]
+        lossy = [record for record in going if record.state in HOLDS_DEVICES and not resumes(record)]
         if lossy and not restart:
             raise _would_begin_again(lossy)
         for record in going:
@@ -92,17 +94,26 @@ def _add_pausing(routes: APIRouter, runtime: Runtime) -> None:
 
     @routes.post("/resume", status_code=202)
     def resume(workload_id: WorkloadId, user: CurrentUser) -> types.Resumed:
-        """Let it go on: it waits in its queue again."""
+        """Let it go on: it waits in its queue again. What is paused since its budget is spent needs a larger one."""
         found = _own(runtime, workload_id, user)
         going = _going(found)
         if not going:
             raise ProblemError(409, f"{found.id} has ended")
         paused = [record for record in going if record.paused]
+        spent = [record for record in paused if record.pause_cause == BUDGET_SPENT]
+        if spent:
+            raise _needs_a_larger_budget(spent)
         for record in paused:
             event = Event("resume-requested", ASKED, record.id, at_s=time.time(), data={"by": user.name})
             runtime.store.change(record.id, event, paused=False, pause_cause="")
         runtime.wake()
         return {"resumed": [record.id for record in paused]}
+
+
+def _needs_a_larger_budget(records: list[Record]) -> ProblemError:
+    hint = "give it a larger budget_usd: then it goes on"
+    problems = [Problem(f"{record.id} is paused: {BUDGET_SPENT}", "budget_usd", hint) for record in records]
+    return ProblemError(409, f"{problems[0].message}; {hint}", problems)
 
 
 def _would_begin_again(records: list[Record]) -> ProblemError:
@@ -120,7 +131,8 @@ def _add_change(routes: APIRouter, runtime: Runtime) -> None:
     @routes.patch("")
     def change_workload(workload_id: WorkloadId, body: ChangeRequest, user: CurrentUser) -> types.Changed:
         """Set priority, deadline, budget, objective, queue or the number of devices, while it waits or runs. Of a
-        pipeline: priority, deadline, objective and queue of all steps that have not ended."""
+        pipeline: priority, deadline, objective and queue of all steps that have not ended. A larger budget lets go on
+        what is paused since its budget was spent."""
         asked = body.asked()
         with one_at_a_time:  # a change is made of the spec as it is stored
             found = _own(runtime, workload_id, user)
@@ -128,7 +140,8 @@ def _add_change(routes: APIRouter, runtime: Runtime) -> None:
             going = _going(found)
             if not going:
                 raise ProblemError(409, f"{found.id} has ended")
-            changed = [_store(runtime, each, user) for each in _changes(runtime, going, asked)]
+            changes = zip(going, _changes(runtime, going, asked), strict=True)
+            changed = [_store(runtime, record, each, user) for record, each in changes]
         runtime.wake()
         records = [record for record in changed if record is not None]
         return {"id": found.id, "changed": sorted(asked), "workloads": showing.short(runtime, records)}
@@ -145,13 +158,22 @@ def _changes(runtime: Runtime, records: list[Record], asked: dict[str, Any]) -> 
     ]
 
 
-def _store(runtime: Runtime, each: Change, user: User) -> Record | None:
+def _store(runtime: Runtime, record: Record, each: Change, user: User) -> Record | None:
     told = {name: list(values) for name, values in each.told.items()}
     words = ", ".join(f"{name} {_said(before)} -> {_said(after)}" for name, (before, after) in each.told.items())
     event = Event(
         "changed", f"{user.name}: {words}", each.workload_id, at_s=time.time(), data={"by": user.name, "fields": told}
     )
-    return runtime.store.change(each.workload_id, event, **each.fields)
+    go_on = {"paused": False, "pause_cause": ""} if _is_freed(record, each) else {}
+    return runtime.store.change(each.workload_id, event, **each.fields, **go_on)
+
+
+def _is_freed(record: Record, each: Change) -> bool:
+    """Whether it is paused since its budget is spent, and gets a larger one, or none."""
+    if not record.paused or record.pause_cause != BUDGET_SPENT or "budget_usd" not in each.fields:
+        return False
+    budget_usd = each.fields["budget_usd"]
+    return budget_usd is None or record.budget_usd is None or budget_usd > record.budget_usd
 
 
 def _said(value: Any) -> str:

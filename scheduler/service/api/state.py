@@ -34,9 +34,10 @@ def _add_probes(routes: APIRouter, runtime: Runtime) -> None:
     @routes.get("/api/v1/ready", tags=["service"], responses={503: {"model": types.Ready}})
     def ready(response: Response) -> types.Ready:
         """Whether new work may be sent to it: 200, or 503 with each reason why not. Needs no token."""
-        reasons = readiness(runtime.readiness_facts())[1]
-        response.status_code = 503 if reasons else 200
-        return {"ready": not reasons, "reasons": reasons}
+        facts = runtime.readiness_facts()
+        ok, reasons = readiness(facts)
+        response.status_code = 200 if ok else 503
+        return {"ready": ok, "reasons": reasons, "last_cycle_age_s": facts.age_s}
 
 
 def _add_metrics(routes: APIRouter, render_metrics: Callable[[], str]) -> None:

@@ -11,13 +11,15 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from workloads.errors import Problem, SpecError
-from workloads.loading import MAX_YAML_BYTES, Submission, apply_overrides, is_url, load_data, load_text
+from workloads.loading import Submission, apply_overrides, is_url, load_data, load_text
+from workloads.yaml_values import MAX_YAML_BYTES
 
 from ...client import types
 from ...store import Record, StoreError
 from .. import views
+from ..auth import User
 from ..runtime import Runtime
-from ..users import CurrentUser, User, needs
+from ..users import CurrentUser, needs
 from . import showing
 from .finding import find
 from .problems import ProblemError

@@ -125,6 +125,19 @@ def test_many_runs_cost_one_request(executor: RayExecutor, server: FakeJobsServe
     assert server.paths == ["/api/jobs/"]
 
 
+def test_few_runs_among_many_jobs_that_ended_are_asked_for_one_by_one(
+    executor: RayExecutor, server: FakeJobsServer
+) -> None:
+    for number in range(60):
+        server.job(f"old-{number}", "SUCCEEDED")
+    executor.observe([f"old-{number}" for number in range(6)])
+    executor.observe([f"old-{number}" for number in range(5)])
+    executor.observe([f"old-{number}" for number in range(6)])
+    single = [f"/api/jobs/old-{number}" for number in range(5)]
+    assert server.paths[0] == server.paths[-1] == "/api/jobs/"
+    assert sorted(server.paths[1:-1]) == single
+
+
 @pytest.mark.parametrize("status", [500, 503, 401, 403])
 def test_a_cluster_that_answers_with_an_error_is_unreachable_and_no_run_is_lost(
     executor: RayExecutor, server: FakeJobsServer, status: int

@@ -40,7 +40,7 @@ class FakeRuntime(Runtime):
         self.token = self.home.ensure_token()
         auth.remember(self.store, self.token)
         self.engine = Engine(self.store, self.cluster, self.cluster, self.policy, FileProfiler(), self.clock)
-        self._wake = threading.Event()
+        self.woken_at_all = threading.Event()
         self.pulse = Pulse(1.0, self.clock)
 
     def clock(self) -> float:
@@ -58,6 +58,10 @@ class FakeRuntime(Runtime):
     @property
     def woken(self) -> bool:
         """Whether somebody asked for a cycle since this was last asked."""
-        woken = self._wake.is_set()
-        self._wake.clear()
+        woken = self.woken_at_all.is_set()
+        self.woken_at_all.clear()
         return woken
+
+    def wake(self) -> None:
+        """Remember that a cycle was asked for."""
+        self.woken_at_all.set()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 
+from scheduler.policy import allocation
 from scheduler.policy.allocation import (
     WAIT,
     Allocation,
@@ -145,6 +146,28 @@ def test_nothing_is_left_free_that_would_help_someone(size):
         paid = waiting[job] if at == WAIT else cost[job, at]
         back = 0 if at == WAIT else use[at]
         assert not ((cost[job] < paid - 1e-9) & (use - back <= free).all(axis=1)).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_jobs_are_within_a_thousandth_of_the_bound(seed):
+    problem = instance(seed, 2000, 4, 200)
+    found = solve(*problem)
+    assert (held(found.choice, problem[2]) <= problem[3]).all()
+    assert found.cost <= found.bound * 1.001
+    assert solve(*problem, found.prices).cost <= found.bound * 1.001
+
+
+def test_who_is_left_out_of_a_climb_would_have_waited():
+    cost, waiting, use, supply = instance(5, 2000, 3, 100)
+    problem = allocation._Problem(cost, waiting, use, supply)
+    market, rng = allocation._Market(problem), np.random.default_rng(5)
+    for scale in (1.0, 0.9, 0.7, 1.2, 0.1, 0.0):
+        prices = scale * rng.uniform(0.05, 0.3, 3)
+        priced = problem.cost + problem.use @ prices
+        assert (market.choice(prices) == priced.argmin(axis=1)).all()
+        paid, taken = market.ask(prices)
+        assert paid == pytest.approx(priced.min(axis=1).sum())
+        assert taken.tolist() == problem.held(priced.argmin(axis=1)).tolist()
 
 
 def test_the_same_problem_has_the_same_answer():

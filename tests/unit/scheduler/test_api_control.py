@@ -10,9 +10,10 @@ from fastapi.testclient import TestClient
 from asking import COMMAND, PIPELINE, problem, submit
 from cluster.fake import Script
 from fake_service import FakeRuntime
+from scheduler.engine.limits import BUDGET_SPENT
 from scheduler.service import users
 from scheduler.service.api.problems import ProblemError
-from scheduler.service.users import User
+from scheduler.service.auth import User
 from scheduler.store import Event, Record
 from workloads.quantities import CountRange
 
@@ -208,6 +209,48 @@ def test_a_pipeline_is_changed_step_by_step(api: TestClient, runtime: FakeRuntim
     ]
     said = problem(change(api, pipeline, budget_usd=5), 422)["problems"][0]
     assert (said["field"], said["hint"]) == ("budget_usd", "name one of its steps")
+
+
+# Budgets that are spent.
+
+
+def out_of_money(runtime: FakeRuntime, cause: str = BUDGET_SPENT) -> None:
+    spent = {"budget_usd": 2.0, "spent_usd": 1.9, "attempt": 1, "price_usd_h": 1.0}
+    stored(runtime, "w", "paused", paused=True, pause_cause=cause, **spent)
+
+
+@pytest.mark.parametrize("budget_usd", [2.5, None])
+def test_a_larger_budget_lets_it_go_on(api: TestClient, runtime: FakeRuntime, budget_usd: float | None) -> None:
+    out_of_money(runtime)
+    assert change(api, "w", budget_usd=budget_usd).status_code == 200
+    after = get(runtime, "w")
+    assert (after.paused, after.pause_cause, after.budget_usd) == (False, "", budget_usd)
+    assert runtime.woken
+
+
+def test_other_changes_do_not_let_it_go_on(api: TestClient, runtime: FakeRuntime) -> None:
+    out_of_money(runtime)
+    for body in ({"priority": 3}, {"budget_usd": 2.0}, {"budget_usd": 1.95}):
+        assert change(api, "w", **body).status_code == 200
+        assert (get(runtime, "w").paused, get(runtime, "w").pause_cause) == (True, BUDGET_SPENT)
+
+
+def test_a_larger_budget_leaves_what_its_user_paused(api: TestClient, runtime: FakeRuntime) -> None:
+    out_of_money(runtime, "paused by admin")
+    assert change(api, "w", budget_usd=5).status_code == 200
+    assert get(runtime, "w").paused
+    assert api.post("/api/v1/workloads/w/resume").json() == {"resumed": ["w"]}
+
+
+def test_it_is_not_resumed_without_a_larger_budget(api: TestClient, runtime: FakeRuntime) -> None:
+    out_of_money(runtime)
+    said = problem(api.post("/api/v1/workloads/w/resume"), 409)
+    assert said["detail"] == "w is paused: its budget is spent; give it a larger budget_usd: then it goes on"
+    assert (said["problems"][0]["field"], said["problems"][0]["hint"]) == (
+        "budget_usd",
+        "give it a larger budget_usd: then it goes on",
+    )
+    assert get(runtime, "w").paused
 
 
 # Who may.

@@ -452,3 +452,9 @@ def test_congestion_prices_are_carried_to_the_next_cycle(world: World) -> None:
     for name in list(world.states()):
         world.cancel(name)
     world.run_until_ended()
+
+
+def test_a_run_that_began_and_ended_between_two_looks_is_told_whole(world: World) -> None:
+    world.submit("short", script=Script(run_s=0.5))
+    world.run_until_ended(advance_s=5.0)
+    assert world.kinds("short") == ["submitted", "queued", "planned", "starting", "running", "succeeded"]

@@ -156,4 +156,6 @@ def test_every_move_of_the_table_is_made_by_somebody(monkeypatch: pytest.MonkeyP
     world.run_until_ended()
     assert world.states() == {"a": "cancelled", "b": "succeeded", "poor": "failed"}
     # What is submitted here begins again when it is stopped: nothing is, but what a user cancels.
-    assert set(TRANSITIONS) - made == {("stopping", "queued"), ("starting", "cancelled"), ("running", "cancelled")}
+    # A run that says it began, and ended, in one cycle is told of as running first.
+    never = {("stopping", "queued"), ("starting", "cancelled"), ("running", "cancelled"), ("starting", "succeeded")}
+    assert set(TRANSITIONS) - made == never

@@ -131,6 +131,40 @@ def test_every_plan_among_many_holds_together(seed: int, most: int) -> None:
     check(seen, create("market").plan(seen))
 
 
+def later(rng: random.Random, seen: Situation, found: Plan) -> Situation:
+    """What was placed runs; some make progress, some are new, some are equal but other objects, most are the same."""
+    views = []
+    for number, view in enumerate(seen.workloads):
+        there, dice = found.placements.get(view.id), rng.random()
+        if dice < 0.03:
+            views.append(workload(rng, f"{seen.cycle}-{number}", Counter()))
+        elif there != view.placement:
+            views.append(replace(view, placement=there, held_s=0.0, stopping=False))
+        elif there is not None:
+            views.append(replace(view, held_s=view.held_s + 60, remaining=view.remaining * rng.choice([1.0, 0.9])))
+        else:
+            view_now = replace(view, budget_usd=rng.choice([None, 1.0])) if dice > 0.97 else view
+            views.append(replace(view_now) if dice < 0.3 else view_now)
+    rules = seen.queues if rng.random() < 0.7 else {"x": QueueRules(2.0, {"T4": rng.randint(0, 3)}, None)}
+    memory, congestion = found.memory, found.congestion_usd_h
+    return replace(
+        seen, cycle=seen.cycle + 1, now_s=seen.now_s + 60, workloads=tuple(views), queues=rules,
+        memory=memory, congestion_usd_h=congestion,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("seed", "most"), [*((seed, 0) for seed in range(20)), (20, 330), (21, 330)])
+def test_a_policy_that_saw_the_situation_before_plans_as_one_that_saw_nothing(seed: int, most: int) -> None:
+    rng = random.Random(seed)
+    seen, planner = asked(seed, 14), create("market")
+    more = tuple(workload(rng, f"m{number}", Counter()) for number in range(most))
+    seen = replace(seen, workloads=(*seen.workloads, *more))
+    for _ in range(4):
+        found = planner.plan(seen)
+        assert found == create("market").plan(seen)
+        seen = later(rng, seen, found)
+
+
 def test_nothing_at_all_is_a_plan() -> None:
     assert create("market").plan(situation(snapshot())).placements == {}
     alone = WorkloadView("w", "w", estimates=(est(10, **dict(configuration(T4=1).groups)),))

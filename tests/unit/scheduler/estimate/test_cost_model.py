@@ -13,9 +13,7 @@ from scheduler.estimate.calibration import Calibration, Subject
 from scheduler.estimate.cost_model import (
     STARTUP_S,
     Facts,
-    calibration_name,
     checkpoint_seconds,
-    configuration_key,
     estimate,
     estimate_all,
 )
@@ -27,6 +25,7 @@ from scheduler.estimate.hardware import (
     GPU_COMPUTE,
     GPU_LAUNCH_S,
 )
+from scheduler.estimate.names import calibration_name, configuration_key
 from scheduler.estimate.profile import Cost, ModelProfile, Volume
 from scheduler.estimate.rows import EVALUATION_BATCH
 from scheduler.estimate.step_time import ADAMW_BYTES, CLIP_BYTES

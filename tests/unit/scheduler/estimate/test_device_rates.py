@@ -13,7 +13,6 @@ from cluster.types import DeviceType, Snapshot
 from making import A100, CPU, T4, inference, node, snapshot, training
 from scheduler.estimate.calibration import Calibration, Subject
 from scheduler.estimate.candidates import facts_of
-from scheduler.estimate.cost_model import calibration_name
 from scheduler.estimate.device_rates import (
     DeviceRates,
     believable,
@@ -24,6 +23,7 @@ from scheduler.estimate.device_rates import (
 )
 from scheduler.estimate.expectation import expectation
 from scheduler.estimate.hardware import rates
+from scheduler.estimate.names import calibration_name
 from scheduler.estimate.step_time import PARTS
 
 FOUND = DeviceRates("T4", {"fp32": 4e12, "fp16": 30e12}, 200e9, 180e9, 5e-6, 6e9, 2, 1000.0)

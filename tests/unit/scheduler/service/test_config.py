@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scheduler.service.config import ServiceConfig, is_loopback
+from scheduler.service.guard import Limits
 from scheduler.service.home import Home
-from scheduler.service.limits import RateLimit
 from scheduler.service.main import ServiceOptions, url_of
 from scheduler.service.options import options_of
 from scheduler.service.tls import TlsFiles
@@ -89,7 +89,7 @@ def test_the_options_are_what_the_file_says() -> None:
         store="postgresql://x",
         queues=config.queues,
         cycle_s=5.0,
-        rate_limit=RateLimit(50.0, 7),
+        limits=Limits(requests_per_s=50.0, burst=7),
     )
     assert options.queues[0].quota == {"A100-SXM4-40GB": 4}, "by the catalog's own name"
     assert options.home.runs == Path("/shared/runs")

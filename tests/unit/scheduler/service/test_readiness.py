@@ -149,7 +149,7 @@ def test_the_watchdog_is_fed_by_cycles_that_end_and_by_nothing_else() -> None:
 
     loop = SimpleNamespace(
         _stop=stop,
-        _wake=SimpleNamespace(clear=lambda: None, wait=lambda _: None),
+        _waiting=SimpleNamespace(until_next=lambda: None),
         engine=SimpleNamespace(run_cycle=run_cycle, cycle=1),
         access=SimpleNamespace(address="a:1"),
         pulse=Pulse(1.0),
