@@ -69,7 +69,8 @@ torture: $(STAMP) ## Kill everything again and again, and look whether anything 
 	OMP_NUM_THREADS=1 RAYWISE_CRASH_POINTS=all $(PYTEST) tests/unit/scheduler/test_crashes.py
 	folder=$$(mktemp -d) && HF_HUB_OFFLINE=1 $(BIN)/python -m tests.torture $(TORTURE) --home $$folder/home --report $$folder/report.json
 
-docs: $(STAMP) ## The picture in the README, from a real run of the demo
+docs: $(STAMP) ## The page of the API, and the picture in the README, from a real run of the demo
+	$(BIN)/python docs/make_api.py
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make_picture.py
 
 clean: ## Remove the virtual environment and caches

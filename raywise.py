@@ -31,7 +31,7 @@ def _load_client() -> ModuleType:
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Client", "ClientError", "NoService", "Refused"):
+    if name in ("AsyncClient", "Client", "ClientError", "NoService", "Refused"):
         return getattr(_load_client(), name)
     raise AttributeError(f"module 'raywise' has no attribute {name!r}")
 

@@ -10,8 +10,11 @@ import os
 import shutil
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+MAX_BYTES = 1 << 30
+MAX_FILES = 20_000
+"""Of what is unpacked: well above what is packed at submission."""
 CODE_FOLDER = "code"
 """Within a run's folder: the code of each attempt, under the attempt's id."""
 
@@ -40,9 +43,16 @@ def unpacked(source: Path, run_dir: Path, run_id: str) -> Path:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Unpack with the permissions that were packed: scripts stay executable."""
+    """Unpack with the permissions that were packed: scripts stay executable. Raises zipfile.BadZipFile for what is
+    larger than code that was packed, or would lie elsewhere."""
     with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
+        members = packed.infolist()
+        if len(members) > MAX_FILES or sum(member.file_size for member in members) > MAX_BYTES:
+            raise zipfile.BadZipFile(f"more than {MAX_FILES:,} files, or {MAX_BYTES >> 20} MiB")
+        for member in members:
+            parts = PurePosixPath(member.filename).parts
+            if ".." in parts or parts[:1] == ("/",) or "\\" in member.filename:
+                raise zipfile.BadZipFile(f"{member.filename!r} leads out of the folder")
             path = packed.extract(member, folder)
             mode = member.external_attr >> 16 & 0o777
             if mode and not member.is_dir():

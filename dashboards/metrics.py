@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from scheduler.engine import Engine
-from scheduler.store import Record, Store
+from scheduler.store import Store
+
+Counts = Mapping[tuple[str, str, str], tuple[int, float]]
+"""By state, kind and queue: how many workloads, and the dollars of their ended attempts."""
 
 
 def render_metrics(store: Store, engine: Engine) -> str:
@@ -24,9 +26,9 @@ class _Collector:
         self._store, self._engine = store, engine
 
     def collect(self) -> Iterable[Metric]:
-        records = self._store.select()
-        yield _workloads(records)
-        yield _money(records)
+        counts = self._store.counts()
+        yield _workloads(counts)
+        yield _money(counts)
         cycles = CounterMetricFamily("raywise_cycles", "Cycles the engine has run")
         cycles.add_metric([], self._engine.cycle)
         yield cycles
@@ -49,18 +51,19 @@ class _Collector:
         yield from (total, free, price)
 
 
-def _workloads(records: list[Record]) -> Metric:
-    family = GaugeMetricFamily("raywise_workloads", "Workloads by state and kind", labels=["state", "kind"])
-    for (state, kind), count in sorted(Counter((record.state, record.kind) for record in records).items()):
-        family.add_metric([state, kind], count)
+def _workloads(counts: Counts) -> Metric:
+    labels = ["state", "kind", "queue"]
+    family = GaugeMetricFamily("raywise_workloads", "Workloads by state, kind and queue", labels=labels)
+    for names, (count, _) in counts.items():
+        family.add_metric(names, count)
     return family
 
 
-def _money(records: list[Record]) -> Metric:
-    family = CounterMetricFamily("raywise_spent_usd", "Dollars of ended attempts", labels=["kind"])
-    spent: Counter[str] = Counter()
-    for record in records:
-        spent[record.kind] += record.spent_usd  # type: ignore[assignment]
-    for kind, dollars in sorted(spent.items()):
-        family.add_metric([kind], dollars)
+def _money(counts: Counts) -> Metric:
+    family = CounterMetricFamily("raywise_spent_usd", "Dollars of ended attempts", labels=["kind", "queue"])
+    spent: dict[tuple[str, str], float] = {}
+    for (_, kind, queue), (_, usd) in counts.items():
+        spent[kind, queue] = spent.get((kind, queue), 0.0) + usd
+    for names, usd in sorted(spent.items()):
+        family.add_metric(names, usd)
     return family

@@ -21,6 +21,7 @@ _STATE_STYLE = {
     "failed": "bold red",
     "cancelled": "yellow",
     "stopping": "yellow",
+    "paused": "yellow",
 }
 _SHOWN_METRICS = ("accuracy", "macro_f1", "best_validation_accuracy", "validation_accuracy", "loss")
 _LONGEST_FAILURE = 160
@@ -122,6 +123,8 @@ def progress_text(workload: Json) -> str:
     state, failure = workload["state"], failure_text(workload)
     if workload["ended"]:
         return result_text(workload)
+    if state == "paused" or (workload.get("paused") and state in ("pending", "queued")):
+        return workload.get("pause_cause") or "paused"
     if state in ("pending", "queued"):
         waits = workload["explanation"] or workload["message"] or "waits for what it needs"
         return f"attempt {workload['attempt']} failed: {failure}; {waits}" if failure and workload["attempt"] else waits
@@ -252,6 +255,14 @@ def output_lines(workloads: Sequence[Json]) -> Iterator[str]:
             yield f"{workload['name']} failed; `raywise logs {workload['id']}` shows what it printed"
 
 
+def event_line(event: Json) -> str:
+    """`10:04:05 cycle 7 hello-4x7ks running: its body reported the first step or row`."""
+    at = time.strftime("%H:%M:%S", time.localtime(event["at_s"]))
+    cycle = "" if event["cycle"] is None else f" cycle {event['cycle']}"
+    of = "" if event["workload_id"] is None else f" {event['workload_id']}"
+    return f"{at}{cycle}{of} {event['kind']}: {event['cause']}"
+
+
 def limit_lines(workloads: Sequence[Json]) -> Iterator[str]:
     """The deadline and the budget of each workload that has one, and whether it was late."""
     for workload in workloads:
@@ -303,6 +314,7 @@ def _device_cells(devices: Json, kind: Json) -> list[str | Text]:
 __all__ = [
     "devices_table",
     "emulated_types",
+    "event_line",
     "lateness",
     "limit_lines",
     "live_line",

@@ -13,14 +13,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import Problem, SpecError
 from .items import is_range
 from .refusals import nearest, not_a_file, problem_of, shown
 from .spec import BatchInfer, Benchmark, Command, Pipeline, Preprocess, Serve, Train, WorkloadSpec
+from .urls import is_url, unopenable
+from .yaml_values import MAX_DEPTH, MAX_YAML_BYTES, check_value, yaml_value
 
+__all__ = [
+    "KINDS",
+    "Submission",
+    "apply_overrides",
+    "is_url",
+    "load_data",
+    "load_file",
+    "load_text",
+    "references",
+    "resolve_references",
+    "seen_from_here",
+    "too_long",
+    "yaml_value",
+]
 KINDS: dict[str, type[BaseModel]] = {
     "preprocess": Preprocess,
     "train": Train,
@@ -36,9 +51,12 @@ _PARAMETER = re.compile(r"(?<!\$)\$\{([A-Za-z_]\w*)\}")
 _ESCAPED = re.compile(r"\$(\$\{[A-Za-z_]\w*\})")
 _SHELL_FIELD = re.compile(r"steps\.\d+\.(command|env\..*)")
 """Where `${NAME}` may also be a variable of the shell."""
-_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-MAX_YAML_BYTES = 1 << 20
-MAX_YAML_NODES = 50_000
+MAX_OVERRIDES = 1000
+MAX_PROBLEMS = 50
+"""So many are told of a file, and at the most so many characters of each."""
+MAX_PROBLEM_CHARS = 1000
+MAX_SUBSTITUTED_CHARS = 1 << 20
+"""A file has so many after its parameters were put in."""
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 
@@ -53,19 +71,6 @@ class Submission:
     deadline: float | None = None
     budget_usd: float | None = None
     file: str = ""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"field {key.value!r} twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def load_file(path: Path, overrides: Iterable[str] = ()) -> Submission:
@@ -90,6 +95,7 @@ def load_text(text: str, *, base: Path, file: str = "", overrides: Iterable[str]
     """Like `load_file` for YAML text; relative paths, those of overrides too, are relative to `base`."""
     data = _parse_yaml(text, file)
     apply_overrides(data, overrides, file)
+    check_value(data, file)  # each was bearable; so must be all together
     return load_data(data, base=base, file=file)
 
 
@@ -97,8 +103,9 @@ def load_data(data: dict[str, Any], *, base: Path, file: str = "") -> Submission
     """Like `load_file` for data that is already parsed (JSON, Python)."""
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        hint = nearest(str(kind), KINDS) if kind else f"add one of: {', '.join(KINDS)}"
-        raise SpecError(Problem(f"unknown kind {kind!r}" if kind else "kind is missing", "kind", hint, file))
+        hint = nearest(str(kind)[:MAX_NAME_BYTES], KINDS) if kind else f"add one of: {', '.join(KINDS)}"
+        message = f"unknown kind {shown(kind)}" if kind else "kind is missing"
+        raise SpecError(Problem(message, "kind", hint, file))
     if kind == "pipeline":
         return _load_pipeline(data, base, file)
     spec = _validate(KINDS[kind], data, file)
@@ -109,7 +116,9 @@ def load_data(data: dict[str, Any], *, base: Path, file: str = "") -> Submission
 
 def _load_pipeline(data: dict[str, Any], base: Path, file: str) -> Submission:
     params, steps = data.get("params"), data.get("steps")
-    data = _substitute(data, params if isinstance(params, dict) else {}, file)
+    params = params if isinstance(params, dict) else {}
+    _check_substituted(data, params, file)
+    data = _substitute(data, params, file)
     for step in data["steps"] if isinstance(steps, list) else []:
         if isinstance(step, dict):
             for field in INHERITED:
@@ -134,43 +143,17 @@ def _parse_yaml(text: str, file: str) -> dict[str, Any]:
     return data
 
 
-def yaml_value(text: str, file: str, field: str = "") -> Any:
-    """What a YAML text says, where it is of a bearable size and no key is there twice. Raises SpecError."""
-    try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-        _check_size(value)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark and not field else field
-        hint = "use spaces, not tabs" if "\\t" in str(error.problem) else "check indentation and quotes"
-        raise SpecError(Problem(f"not YAML: {error.problem}", where, hint, file)) from None
-    except (yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:  # the last two: a date of month 13
-        raise SpecError(Problem(f"not YAML: {str(error).splitlines()[0]}", field, file=file)) from None
-    return value
-
-
-def _check_size(value: Any) -> None:
-    """Raise ValueError for an alias bomb: nodes are counted as often as aliases repeat them."""
-    waiting, nodes = [value], 0
-    while waiting:
-        item = waiting.pop()
-        # A text counts by its length, and must be one that can be stored: no halves of surrogate pairs.
-        nodes += 1 + len(item.encode()) // 1000 if isinstance(item, str) else 1
-        if nodes > MAX_YAML_NODES:
-            raise ValueError("too many nodes (aliases within aliases?)")
-        if isinstance(item, dict | list):
-            waiting += item.values() if isinstance(item, dict) else item
-
-
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str], file: str = "") -> None:
     """Apply `--set key=value` in place: a pipeline's parameter, or a dotted path such as
     `steps.train.hyperparameters.epochs`."""
+    overrides = list(overrides)
+    if len(overrides) > MAX_OVERRIDES:
+        raise SpecError(Problem(f"{len(overrides):,} of them; there are at most {MAX_OVERRIDES:,}", "--set", file=file))
     for override in overrides:
         key, equals, raw = override.partition("=")
-        if not equals or not key:
-            raise SpecError(
-                Problem(f"expected key=value, got {override!r}", "--set", "e.g. --set data=my/folder", file)
-            )
+        if not equals or not key or len(key) > MAX_PATH_BYTES or key.count(".") > MAX_DEPTH:
+            problem = f"expected key=value, got {shown(override)}"
+            raise SpecError(Problem(problem, "--set", "e.g. --set data=my/folder", file))
         value = yaml_value(raw, file, "--set") if raw else ""
         params = data.get("params")
         if isinstance(params, dict) and key in params:
@@ -218,6 +201,21 @@ def _set_hint(data: Mapping[str, Any], key: str = "") -> str:
     return nearest(key, names) if key else f"known: {', '.join(names)}"
 
 
+def _check_substituted(data: Mapping[str, Any], params: Mapping[str, Any], file: str) -> None:
+    """Raise SpecError where a long parameter is put in so often that the file would burst."""
+    sizes = {name: len(str(value)) for name, value in params.items()}
+    waiting, size = [value for name, value in data.items() if name != "params"], 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            size += sum(sizes.get(name, 0) for name in _PARAMETER.findall(value))
+        elif isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    if size > MAX_SUBSTITUTED_CHARS:
+        problem = f"the parameters would be {size:,} characters where they are used; at most {MAX_SUBSTITUTED_CHARS:,}"
+        raise SpecError(Problem(problem, "params", file=file))
+
+
 def _substitute(value: Any, params: Mapping[str, Any], file: str, path: str = "") -> Any:
     """`${name}` becomes the parameter's value; a text that is nothing but `${name}` keeps its type. `$${name}` is the
     text `${name}`."""
@@ -243,8 +241,17 @@ def _validate(model: type[BaseModel], data: Mapping[str, Any], file: str) -> Any
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [problem_of(model, KINDS, data, item, file) for item in error.errors()]
-        raise SpecError(list(dict.fromkeys(problems))) from None
+        problems = [problem_of(model, KINDS, data, item, file) for item in error.errors()[:MAX_PROBLEMS]]
+        raise SpecError([_cut(each) for each in dict.fromkeys(problems)]) from None
+
+
+def _cut(problem: Problem) -> Problem:
+    """The problem, without what is longer than anybody reads."""
+    parts = (problem.message, problem.field, problem.hint)
+    message, field, hint = (
+        part if len(part) <= MAX_PROBLEM_CHARS else part[: MAX_PROBLEM_CHARS - 3] + "..." for part in parts
+    )
+    return replace(problem, message=message, field=field, hint=hint)
 
 
 def _check_needs(pipeline: Pipeline, file: str) -> None:
@@ -324,11 +331,6 @@ def _circle(waiting: Mapping[str, WorkloadSpec]) -> list[str]:
         path.append(following)
 
 
-def is_url(path: str) -> bool:
-    """Whether a path is a URL (`s3://...`)."""
-    return bool(_URL.match(path))
-
-
 def too_long(path: str, field: str) -> Problem | None:
     """What is wrong with a path that no file system takes: the operating system would only raise OSError."""
     longest = max(len(os.fsencode(name)) for name in path.split("/"))
@@ -341,6 +343,8 @@ def _absolute_paths(step: Any, base: Path, file: str) -> Any:
     """The step with local paths made absolute, seen from the spec's folder."""
 
     def absolute(path: str, field: str) -> str:
+        if problem := unopenable(path, field):
+            raise SpecError(replace(problem, file=file))
         if is_url(path) or path.startswith("${"):
             return path
         if problem := too_long(path, field):
@@ -359,7 +363,7 @@ def _absolute_paths(step: Any, base: Path, file: str) -> Any:
             changes[field] = {key: absolute(path, f"{field}.{key}") for key, path in value.items()}
     model = getattr(step, "model", None)
     if model is not None:
-        if problem := too_long(model, "model"):
+        if problem := unopenable(model, "model") or too_long(model, "model"):
             raise SpecError(replace(problem, file=file))
         local = model.startswith((".", "/", "~")) or (base / model).is_dir()
         changes["model"] = absolute(model, "model") if local else model

@@ -3,6 +3,7 @@ types and messages."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -10,6 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer, m
 
 _DURATION_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_MAX_SIZE = 2.0**63
+_MAX_CHARS = 1000
+_SHOWN_CHARS = 60
 _SIZE_BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
@@ -18,29 +22,33 @@ def parse_duration_s(value: object) -> float:
     if isinstance(value, bool):
         raise ValueError("expected a duration such as 90s, 10m or 2h")
     if isinstance(value, int | float):
-        seconds = float(value)
+        seconds = float(value) if abs(value) < _MAX_SIZE else math.inf
     else:
-        text = str(value).strip().lower().replace(" ", "")
+        text = str(value)[:_MAX_CHARS].strip().lower().replace(" ", "")
         parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {value!r}")
+            raise ValueError(f"expected a duration such as 90s, 10m or 2h, got {_shown(value)}")
         seconds = sum(float(number) * _DURATION_S[unit] for number, unit in parts)
     if not 0 < seconds < 10 * 365 * 86400:
-        raise ValueError(f"expected a duration above zero, got {value!r}")
+        raise ValueError(
+            f"expected a duration above zero{' and below ten years' if seconds > 0 else ''}, got {_shown(value)}"
+        )
     return seconds
 
 
 def parse_bytes(value: object) -> int:
     """Bytes from an integer or a text such as `512MiB`, `4GB`. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
-        size = float(value)
+        size = float(value) if abs(value) < _MAX_SIZE else math.inf
     else:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value)[:_MAX_CHARS].strip().lower())
         if match is None or match[2] not in _SIZE_BYTES:
-            raise ValueError(f"expected a size such as 512MiB or 4GB, got {value!r}")
+            raise ValueError(f"expected a size such as 512MiB or 4GB, got {_shown(value)}")
         size = float(match[1]) * _SIZE_BYTES[match[2]]
     if size < 1:
-        raise ValueError(f"expected a size above zero, got {value!r}")
+        raise ValueError(f"expected a size above zero, got {_shown(value)}")
+    if size >= _MAX_SIZE:
+        raise ValueError(f"expected a size that there is, got {_shown(value)}")
     return int(size)
 
 
@@ -56,6 +64,12 @@ def usd_text(value: float) -> str:
 def exact_usd_text(value: float) -> str:
     """Dollars as somebody wrote them, without a power of ten: `$5`, `$0.00001`."""
     return "$" + (f"{value:.12f}".rstrip("0").rstrip(".") if value < 1 else f"{value:.10g}")
+
+
+def _shown(value: object) -> str:
+    """A value as it is quoted in a message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration_s)]
@@ -74,9 +88,9 @@ class CountRange(BaseModel):
     def _parse(cls, value: Any) -> Any:
         if isinstance(value, dict | CountRange):
             return value
-        match = re.fullmatch(r"\s*(\d+)\s*(?:\.\.\s*(\d+)\s*)?", str(value))
+        match = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:\.\.\s*([0-9]{1,18})\s*)?", str(value)[:_MAX_CHARS])
         if isinstance(value, bool) or match is None:
-            raise ValueError(f"expected a count such as 2 or 1..4, got {value!r}")
+            raise ValueError(f"expected a count such as 2 or 1..4, got {_shown(value)}")
         return {"low": int(match[1]), "high": int(match[2] or match[1])}
 
     @model_validator(mode="after")

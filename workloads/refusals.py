@@ -15,6 +15,9 @@ from .errors import Problem
 from .spec import TextClassification
 
 Kinds = Mapping[str, type[BaseModel]]
+SHOWN_CHARS = 60
+_COMPARED_CHARS, _COMPARED = 100, 1000
+"""A name nobody knows is compared so far, and with so many: it takes the product of all the lengths."""
 _SHOWN_FILES = 8
 """So many files of a folder are named in a hint."""
 
@@ -62,7 +65,7 @@ def _plain(item: Any, location: list[Any]) -> tuple[str, str]:
     if kind == "literal_error":
         return _one_of(item, last)
     if kind == "string_pattern_mismatch":
-        return f"{value!r} is not allowed here", _pattern_hint(last)
+        return f"{shown(value)} is not allowed here", _pattern_hint(last)
     if location[:1] == ["params"]:
         return f"expected a text, a number or true or false, got {shown(value)}", ""
     money = isinstance(value, str) and value.strip().startswith("$")
@@ -108,8 +111,8 @@ def _pattern_hint(field: str) -> str:
 
 def shown(value: object) -> str:
     """A value as it is quoted in a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = repr(value[:SHOWN_CHARS] if isinstance(value, str) else value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
 
 
 def _named(data: Any, location: list[Any]) -> list[str]:
@@ -150,7 +153,7 @@ def _is_model(annotation: object) -> bool:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name nobody knows: the known one that is most like it, or all of them."""
     known = list(known)
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:_COMPARED_CHARS].lower(), known[:_COMPARED], n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known)}" if known else ""

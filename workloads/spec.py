@@ -7,9 +7,11 @@ the steps of a pipeline stay until the step is admitted.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -24,18 +26,29 @@ from pydantic_core import InitErrorDetails
 from .items import Items
 from .quantities import Bytes, CountRange, Duration
 
+MAX_STEPS = 1000
+OURS = re.compile(r"RAYWISE_.*|RAY_AUTH_.*|RAY_ADDRESS")
+"""Variables by which the service tells a run what it is and how to reach its cluster."""
+
+
+def _not_ours(name: str) -> str:
+    if OURS.fullmatch(name):
+        raise ValueError(f"the variable {name} is set by the service")
+    return name
+
+
 Kind = Literal["preprocess", "train", "batch-infer", "serve", "command", "benchmark"]
 Objective = Literal["cost", "balanced", "time"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")]
 Entrypoint = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=255), AfterValidator(_not_ours)]
 
 
 class Model(BaseModel):
     """Base of every spec class: unknown fields are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def _form(devices: Any) -> str:
@@ -81,7 +94,7 @@ class WorkloadBase(Model):
     """Fields that every kind has."""
 
     name: Name
-    needs: list[Name] = []
+    needs: list[Name] = Field(default=[], max_length=MAX_STEPS)
     resources: Resources = Resources()
     objective: Objective = "balanced"
     deadline: Duration | None = None
@@ -252,7 +265,7 @@ class Pipeline(Model):
     budget_usd: float | None = Field(default=None, gt=0)
     priority: int = Field(default=0, ge=-1000, le=1000)
     queue: Name = "default"
-    steps: list[WorkloadSpec] = Field(min_length=1)
+    steps: list[WorkloadSpec] = Field(min_length=1, max_length=MAX_STEPS)
 
     @field_validator("steps")
     @classmethod

@@ -24,7 +24,7 @@ from ..policy import Policy
 from ..store import Record
 from ..types import Estimate, Explanation, Situation, WorkloadView
 from . import checks
-from .outputs import local_output, taken, too_long_paths, unpublishable
+from .outputs import inside_home, local_output, taken, too_long_paths, unpublishable
 from .profiler import FileProfiler
 from .shapes import Promised
 
@@ -64,11 +64,13 @@ def admit(
     snapshot: Snapshot,
     calibration: Calibration,
     now_s: float,
+    home: Path | None = None,
 ) -> list[Record]:
-    """The workloads of a submission, ready to be stored. Raises SpecError with everything that is wrong."""
+    """The workloads of a submission, ready to be stored. `home`: the service's own folder, which no workload touches.
+    Raises SpecError with everything that is wrong."""
     root = new_id(submission.name)
     ids = {step.name: f"{root}-{step.name}" if submission.is_pipeline else root for step in submission.steps}
-    admitted = _check_all(submission, ids, runs, catalog, snapshot, calibration)
+    admitted = _check_all(submission, ids, runs, catalog, snapshot, calibration, home=home)
     records = []
     for item in admitted:
         spec, workload_id = item.spec, ids[item.spec.name]
@@ -98,12 +100,18 @@ def admit(
 
 
 def plan_steps(
-    submission: Submission, policy: Policy, *, catalog: Catalog, snapshot: Snapshot, calibration: Calibration
+    submission: Submission,
+    policy: Policy,
+    *,
+    catalog: Catalog,
+    snapshot: Snapshot,
+    calibration: Calibration,
+    home: Path | None = None,
 ) -> list[StepPlan]:
     """What the policy would choose for each step if the cluster were idle. Raises SpecError like `admit`."""
     ids = {step.name: step.name for step in submission.steps}
     runs = Path("/raywise-plan")  # nothing is written: outputs only need names
-    admitted = _check_all(submission, ids, runs, catalog, snapshot, calibration, with_disk=False)
+    admitted = _check_all(submission, ids, runs, catalog, snapshot, calibration, with_disk=False, home=home)
     plans = []
     for item in admitted:
         view = WorkloadView(
@@ -137,6 +145,7 @@ def _check_all(
     snapshot: Snapshot,
     calibration: Calibration,
     with_disk: bool = True,
+    home: Path | None = None,
 ) -> list[_Admitted]:
     promised = Promised()
     profiler = FileProfiler(promised)
@@ -164,6 +173,7 @@ def _check_all(
             promised.outputs.add(folder)
             spec = spec.model_copy(update={"output": folder})
             _refuse(too_long_paths(spec))
+            _refuse(inside_home(spec, home, url or (folder if named else None)) if home is not None else [])
             if named is not None:  # one of our own is a new folder
                 _refuse(taken(spec, others))
             item = replace(_check(spec, profiler, catalog, snapshot, calibration), publish=url)

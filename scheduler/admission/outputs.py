@@ -42,6 +42,25 @@ def unpublishable(url: str, others: Mapping[str, str | None]) -> list[Problem]:
     return [] if free else [Problem(f"{url} holds what Raywise did not write", "output", EMPTY_FOLDER)]
 
 
+def inside_home(spec: WorkloadSpec, home: Path, chosen: str | None) -> list[Problem]:
+    """What a step may not touch of the service's own folder, where its token and its database lie: nothing is written
+    there, and nothing is read but what workloads left in `runs`. A code folder may hold it: it is not packed. `chosen`:
+    the output that the user chose, a path or a URL."""
+    problems: list[Problem] = []
+    home = home.resolve()
+    output = None if chosen is None or is_url(local := _local(chosen)) else _resolved(local)
+    if output is not None and (output == home or output in home.parents or home in output.parents):
+        problems.append(
+            Problem(f"{output} is, holds or lies in the service's own folder", "output", "choose another folder")
+        )
+    for field, path in _read_by(spec):
+        read = _resolved(path)
+        runs = home / "runs"
+        if (read == home or home in read.parents) and runs not in read.parents:
+            problems.append(Problem(f"{read} is the service's own", field, "name another path"))
+    return problems
+
+
 def too_long_paths(spec: WorkloadSpec) -> list[Problem]:
     """Paths that are too long only now that the outputs of other steps are in them."""
     found = (too_long(path, field) for field, path in _read_by(spec))
@@ -64,6 +83,11 @@ def taken(spec: WorkloadSpec, others: Mapping[str, str]) -> list[Problem]:
     except OSError as error:
         return [Problem(f"{folder} cannot be read: {error.strerror}", "output", "choose another folder")]
     return [] if free else [Problem(f"{folder} holds what Raywise did not write", "output", EMPTY_FOLDER)]
+
+
+def _local(path: str) -> str:
+    """A path without the scheme that says it is one."""
+    return path.removeprefix("file://").removeprefix("local://")
 
 
 def _resolved(path: str) -> Path:
@@ -96,6 +120,6 @@ def _read_by(spec: WorkloadSpec) -> Iterator[tuple[str, str]]:
     if model is not None and not model.startswith(PACKAGE_PREFIX) and not is_hub_id(model):
         fields["model"] = model
     for field, path in fields.items():
-        local = path.removeprefix("file://") if path is not None else None
+        local = _local(path) if path is not None else None
         if local and not is_url(local):
             yield field, local

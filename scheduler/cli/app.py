@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from cluster.log_noise import without_noise
 from dashboards import terminal
 from scheduler.client import Client, NoService, Refused
 from workloads.errors import SpecError
@@ -31,6 +29,8 @@ from .common import (
     print_json,
     screen,
 )
+from .log_lines import follow_logs, print_logs
+from .token import token_app
 from .verbs import ELSEWHERE, Verbs, elsewhere
 from .waiting import wait_for
 
@@ -46,6 +46,7 @@ app = typer.Typer(
 )
 for verb in ELSEWHERE:
     app.command(verb)(elsewhere)
+app.add_typer(token_app, name="token")
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file with a workload or a pipeline.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A workload's or a pipeline's id.")]
@@ -95,12 +96,15 @@ def submit(
     file: FileArgument,
     set_: SetOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended; exit code 1 if it failed.")] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="KEY", help="Accepted once, however often it is sent.")
+    ] = None,
     json_: JsonFlag = False,
     home: HomeOption = None,
 ) -> None:
     """Submit a workload or a pipeline."""
     with client_of(home) as client:
-        answer = client.submit(_existing(file), set_ or [])
+        answer = client.submit(_existing(file), set_ or [], idempotency_key=idempotency_key)
         said = f"submitted [bold]{answer['id']}[/bold]; see `raywise show {answer['id']}`"
         if wait:
             _finish(wait_for(client, answer["id"], quiet=json_, first=said), json_)
@@ -136,20 +140,32 @@ def _existing(file: Path) -> Path:
 @app.command("list")
 def list_(
     state: Annotated[str | None, typer.Option(help="Only these states, separated by commas.")] = None,
-    limit: Annotated[int, typer.Option(help="At most the newest so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most the newest so many.")] = 50,
+    kind: Annotated[str | None, typer.Option(help="Only these kinds, separated by commas.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only what this user submitted.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only names that contain this.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="Only what was submitted since.")] = None,
     json_: JsonFlag = False,
     wide: WideFlag = False,
     home: HomeOption = None,
 ) -> None:
     """List workloads, oldest first."""
     with client_of(home) as client:
-        workloads = client.list(state, limit)
+        found = client.workloads(state=state, kind=kind, queue=queue, owner=owner, name=name, since=since)
+        workloads = list(islice(found, limit))[::-1]
     if json_:
         print_json({"workloads": workloads})
     elif workloads:
         screen(wide).print(terminal.workloads_table(workloads))
     else:
-        console.print("no workloads" + (f" in state {state}" if state else "; submit one with `raywise submit FILE`"))
+        console.print(_none_of(state, others=any((kind, queue, owner, name, since))), markup=False)
+
+
+def _none_of(state: str | None, *, others: bool) -> str:
+    if others:
+        return "no such workloads"
+    return f"no workloads in state {state}" if state else "no workloads; submit one with `raywise submit FILE`"
 
 
 @app.command()
@@ -162,7 +178,7 @@ def show(
 ) -> None:
     """Show a workload or a pipeline: state, placement, predicted and measured, outputs."""
     with client_of(home) as client:
-        view = client.show(workload_id)
+        view: dict[str, Any] = {**client.show(workload_id)}
         if events:
             view["events"] = client.events(workload_id)
     if json_:
@@ -170,10 +186,7 @@ def show(
         return
     _report(view["workloads"], screen(wide))
     for event in view.get("events", []):
-        at = time.strftime("%H:%M:%S", time.localtime(event["at_s"]))
-        console.print(
-            f"{at} cycle {event['cycle']} {event['workload_id']} {event['kind']}: {event['cause']}", markup=False
-        )
+        console.print(terminal.event_line(event), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -186,51 +199,17 @@ def logs(
 ) -> None:
     """Print what a workload printed, or each workload of a pipeline."""
     with client_of(home) as client:
-        printer = _LogPrinter(raw=raw)
-        while True:
-            workloads = client.show(workload_id)["workloads"]
-            texts = {workload["id"]: client.logs(workload["id"]) for workload in workloads}
-            last = not follow or all(workload["ended"] for workload in workloads)
-            if not json_:
-                printer.print(texts, last=last)
-            if last:
-                break
-            try:
-                time.sleep(1.0)
-            except KeyboardInterrupt:
-                break
+        if follow and not json_:
+            follow_logs(client, workload_id, raw=raw)
+            return
+        if follow:
+            client.wait(workload_id)
+        ids = [workload["id"] for workload in client.show(workload_id)["workloads"]]
+        texts = {each: client.logs(each) for each in ids}
     if json_:
         print_json({"id": workload_id, "logs": texts})
-
-
-class _LogPrinter:
-    """Prints what is new in each workload's log; with several, a line with the id wherever another one goes on. Without
-    `raw`, what Ray itself writes at every start is left out, which can be told of whole lines only."""
-
-    def __init__(self, *, raw: bool = False) -> None:
-        self._raw = raw
-        self._shown: dict[str, str] = {}
-        self._last: str | None = None
-
-    def print(self, texts: dict[str, str], *, last: bool = True) -> None:
-        """Print what came since the previous call. Unless it is the last one, a line that has not ended waits."""
-        for workload_id, text in texts.items():
-            known = self._shown.get(workload_id, "")
-            whole = text if self._raw or last else text[: text.rfind("\n") + 1]
-            if len(whole) <= len(known) and known.startswith(whole):
-                continue  # nothing new, or less than before: the cluster that had the rest is gone
-            self._shown[workload_id] = whole
-            new = whole.removeprefix(known)
-            self._write(workload_id, new if self._raw else without_noise(new), several=len(texts) > 1)
-        sys.stdout.flush()
-
-    def _write(self, workload_id: str, text: str, *, several: bool) -> None:
-        if not text:
-            return
-        if several and workload_id != self._last:
-            sys.stdout.write(f"=== {workload_id}\n")
-        self._last = workload_id
-        sys.stdout.write(text)
+    else:
+        print_logs(texts, raw=raw)
 
 
 @app.command()

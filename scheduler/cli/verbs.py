@@ -20,6 +20,13 @@ ELSEWHERE = {
     "calibrate": "calibrate:calibrate",
     "profile": "profile:profile",
     "simulate": "simulate:simulate_command",
+    "pause": "control:pause",
+    "resume": "control:resume",
+    "change": "control:change",
+    "usage": "reports:usage",
+    "queues": "reports:queues",
+    "nodes": "reports:nodes",
+    "events": "reports:events",
 }
 """Module and function of each verb that is not in `app`."""
 

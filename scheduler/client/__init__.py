@@ -5,9 +5,13 @@
     pipeline = client.submit("triage.yaml")
     client.wait(pipeline["id"])
 
-Uses nothing of the other packages, so that it also works beside a user's own `scheduler.py`.
+`AsyncClient` has the same methods to await. Uses nothing of the other packages, so that it also works beside a user's
+own `scheduler.py`.
 """
 
-from ._client import Client, ClientError, NoService, Refused, verification
+from ._async_client import AsyncClient
+from ._client import Client
+from ._errors import ClientError, NoService, Refused
+from ._shared import verification
 
-__all__ = ["Client", "ClientError", "NoService", "Refused", "verification"]
+__all__ = ["AsyncClient", "Client", "ClientError", "NoService", "Refused", "verification"]

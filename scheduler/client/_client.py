@@ -1,59 +1,80 @@
-"""The client over HTTP."""
+"""The client that waits for each answer."""
 
 from __future__ import annotations
 
-import json
-import os
-import ssl
+import codecs
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 import httpx
+from typing_extensions import Unpack
 
-Json = dict[str, Any]
-JsonList = list[Json]
-Ids = list[str]
-TIMEOUT = httpx.Timeout(120.0, connect=5.0)  # a first plan imports torch and builds the model
+from . import _calls, types
+from ._calls import Call, Filters
+from ._errors import ClientError, error_of
+from ._shared import LOG_TIMEOUT, PATIENCE_S, STREAM_TIMEOUT, EventReader, delay_s, ended, service_of, unanswered
 
-
-class ClientError(Exception):
-    """The service answered with an error; `status` is HTTP's."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
+P = ParamSpec("P")
+T = TypeVar("T")
+Events = list[types.EventView]
 
 
-class NoService(ClientError):
-    """No service runs from this home, or it does not answer."""
+class Verb(Generic[P, T]):
+    """A method that makes one call and returns what its answer becomes."""
 
+    def __init__(self, call: Callable[P, Call[T]]) -> None:
+        self._call = call
+        self.__doc__ = call.__doc__
 
-class Refused(ClientError):
-    """The submission is refused; `problems` says what is wrong, each with file, field and hint."""
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[P, T]: ...
+    def __get__(self, client: Client | None, owner: type) -> Self | Callable[P, T]:
+        """The method of a client."""
+        if client is None:
+            return self
 
-    def __init__(self, problems: list[dict[str, str]]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(_line(problem) for problem in problems), status=422)
+        @wraps(self._call)
+        def method(*arguments: P.args, **named: P.kwargs) -> T:
+            return client.do(self._call(*arguments, **named))
+
+        return method
 
 
 class Client:
     """Speaks to the service of a home folder (`$RAYWISE_HOME`, or `~/.raywise`), or to the one at `url`."""
 
     def __init__(self, url: str | None = None, token: str | None = None, home: str | Path | None = None) -> None:
-        folder = Path(home or os.environ.get("RAYWISE_HOME") or "~/.raywise").expanduser()
-        url = url or os.environ.get("RAYWISE_URL") or _read(folder / "service.json", "url")
-        token = token or os.environ.get("RAYWISE_TOKEN") or _read(folder / "token")
-        if not url or not token:
-            raise NoService(f"no service runs from {folder}; start one with `raywise up --detach`")
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"authorization": f"Bearer {token}"},
-            timeout=TIMEOUT,
-            trust_env=False,
-            verify=verification(),
-        )
+        self._http = httpx.Client(**service_of(url, token, home).options)
+
+    submit = Verb(_calls.submit)
+    plan = Verb(_calls.plan)
+    page = Verb(_calls.page)
+    list = Verb(_calls.list_)
+    show = Verb(_calls.show)
+    event_page = Verb(_calls.event_page)
+    cancel = Verb(_calls.cancel)
+    pause = Verb(_calls.pause)
+    resume = Verb(_calls.resume)
+    change = Verb(_calls.change)
+    explain = Verb(_calls.explain)
+    devices = Verb(_calls.devices)
+    nodes = Verb(_calls.nodes)
+    queues = Verb(_calls.queues)
+    usage = Verb(_calls.usage)
+    snapshot = Verb(_calls.snapshot)
+    metrics = Verb(_calls.metrics)
+    calibration = Verb(_calls.calibration)
+    reset_calibration = Verb(_calls.reset_calibration)
+    ready = Verb(_calls.ready)
+    tokens = Verb(_calls.tokens)
+    create_token = Verb(_calls.create_token)
+    revoke_token = Verb(_calls.revoke_token)
+    rotate_admin_token = Verb(_calls.rotate_admin_token)
 
     def __enter__(self) -> Self:
         return self
@@ -65,151 +86,157 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, spec: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Json:
-        """Submit a YAML file (or a spec as a mapping). Returns `id` and the workloads. Raises Refused."""
-        return self._json("POST", "/api/v1/workloads", json=_body(spec, overrides))
+    def workloads(self, **filters: Unpack[Filters]) -> Iterator[types.Workload]:
+        """All workloads, newest first, read page by page."""
+        cursor: str | None = None
+        while True:
+            found = self.page(cursor, 500, **filters)
+            yield from found["workloads"]
+            cursor = found["next_cursor"]
+            if cursor is None:
+                return
 
-    def plan(self, spec: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Json:
-        """What would be chosen on the idle cluster. Raises Refused."""
-        return self._json("POST", "/api/v1/plan", json=_body(spec, overrides))
+    @overload
+    def events(
+        self,
+        workload_id: str | None = None,
+        after: int | None = None,
+        *,
+        kinds: Iterable[str] | None = None,
+        follow: Literal[False] = False,
+    ) -> Events: ...
+    @overload
+    def events(
+        self,
+        workload_id: str | None = None,
+        after: int | None = None,
+        *,
+        kinds: Iterable[str] | None = None,
+        follow: Literal[True],
+    ) -> Iterator[types.EventView]: ...
+    def events(
+        self,
+        workload_id: str | None = None,
+        after: int | None = None,
+        *,
+        kinds: Iterable[str] | None = None,
+        follow: bool = False,
+    ) -> Events | Iterator[types.EventView]:
+        """What happened, oldest first, to a workload, a pipeline or all. With `follow` an iterator that waits for what
+        comes, from now on or after a number; a connection that breaks is taken up where it was."""
+        kinds = None if kinds is None else [*kinds]
+        if follow:
+            return self._follow_events(_calls.event_stream(workload_id, after, kinds))
+        events: Events = []
+        number: int | None = after or 0
+        while number is not None:
+            found = self.event_page(workload_id, number, kinds)
+            events += found["events"]
+            number = found["next_after"]
+        return events
 
-    def list(self, state: str | None = None, limit: int = 100) -> JsonList:
-        """Workloads, oldest first, at most the newest `limit`."""
-        params = {"limit": str(limit)} | ({"state": state} if state else {})
-        return cast(JsonList, self._json("GET", "/api/v1/workloads", params=params)["workloads"])
-
-    def show(self, workload_id: str) -> Json:
-        """A workload, or all workloads of a pipeline."""
-        return self._json("GET", f"/api/v1/workloads/{workload_id}")
-
-    def events(self, workload_id: str, after: int = 0) -> JsonList:
-        """What happened to it, oldest first."""
-        answer = self._json("GET", f"/api/v1/workloads/{workload_id}/events", params={"after": str(after)})
-        return cast(JsonList, answer["events"])
-
-    def logs(self, workload_id: str) -> str:
-        """All it printed so far."""
-        return self._call("GET", f"/api/v1/workloads/{workload_id}/logs").text
-
-    def cancel(self, workload_id: str) -> Ids:
-        """End it; returns the ids that were still going."""
-        return cast(Ids, self._json("POST", f"/api/v1/workloads/{workload_id}/cancel")["cancelled"])
-
-    def explain(self, workload_id: str) -> Json:
-        """Why it runs where it does, or why it waits."""
-        return self._json("GET", f"/api/v1/workloads/{workload_id}/explain")
-
-    def devices(self) -> Json:
-        """Device types, nodes and congestion prices."""
-        return self._json("GET", "/api/v1/devices")
-
-    def calibration(self) -> Json:
-        """What was learnt and measured: corrections with intervals, start-up seconds, rates of device types."""
-        return self._json("GET", "/api/v1/calibration")
-
-    def reset_calibration(self) -> Json:
-        """Forget all of it; returns how much there was."""
-        return self._json("DELETE", "/api/v1/calibration")
+    @overload
+    def logs(self, workload_id: str, offset: int = 0, *, follow: Literal[False] = False) -> str: ...
+    @overload
+    def logs(self, workload_id: str, offset: int = 0, *, follow: Literal[True]) -> Iterator[str]: ...
+    def logs(self, workload_id: str, offset: int = 0, *, follow: bool = False) -> str | Iterator[str]:
+        """All it printed so far, from a byte on. With `follow` an iterator over what comes until it has ended."""
+        if follow:
+            return self._follow_logs(workload_id, offset)
+        return self.do(_calls.log_text(workload_id, offset))
 
     def healthy(self) -> bool:
         """Whether the service answers."""
         try:
-            return bool(self._json("GET", "/api/v1/health"))
+            self.do(_calls.health())
         except ClientError:
             return False
+        return True
 
     def wait(
         self,
         workload_id: str,
         timeout_s: float | None = None,
-        on_update: Callable[[Json], None] | None = None,
+        on_update: Callable[[types.Shown], None] | None = None,
         interval_s: float = 1.0,
-    ) -> Json:
+    ) -> types.Shown:
         """Wait until everything has ended; returns what `show` returns. Raises TimeoutError."""
         start = time.monotonic()
         while True:
             view = self.show(workload_id)
             if on_update is not None:
                 on_update(view)
-            if all(workload["ended"] for workload in view["workloads"]):
+            if ended(view):
                 return view
             if timeout_s is not None and time.monotonic() - start > timeout_s:
                 raise TimeoutError(f"{workload_id} has not ended after {timeout_s:g} s")
             time.sleep(interval_s)
 
-    def _json(self, method: str, path: str, **arguments: Any) -> Json:
-        return cast(Json, self._call(method, path, **arguments).json())
+    def do(self, call: Call[T]) -> T:
+        """Make a call. Raises ClientError, NoService or Refused."""
+        tries = 0
+        while True:
+            try:
+                response = self._http.request(call.method, call.path, **call.arguments())
+            except httpx.HTTPError as error:
+                pause_s = delay_s(call, error, tries)
+                if pause_s is None:
+                    raise unanswered(self._http.base_url, error) from error
+                tries += 1
+                time.sleep(pause_s)
+                continue
+            if response.is_error:
+                raise error_of(response)
+            return call.answer(response)
 
-    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **arguments)
-        except httpx.HTTPError as error:
-            raise NoService(f"the service at {self._http.base_url} does not answer: {error}") from error
-        if response.is_error:
-            raise _error(response)
-        return response
+    def _follow_events(self, call: Call[None]) -> Iterator[types.EventView]:
+        reader, heard_s = EventReader(), time.monotonic()
+        while True:
+            try:
+                for line in self._lines(call, reader):
+                    heard_s = time.monotonic()
+                    event = reader.read(line)
+                    if event is not None:
+                        yield event
+            except httpx.HTTPError as error:
+                if time.monotonic() - heard_s > PATIENCE_S:
+                    raise unanswered(self._http.base_url, error) from error
+            time.sleep(reader.retry_s)
 
+    def _lines(self, call: Call[None], reader: EventReader) -> Iterator[str]:
+        headers = dict(reader.begin())
+        arguments: dict[str, Any] = call.arguments() | {"headers": headers, "timeout": STREAM_TIMEOUT}
+        with self._http.stream(call.method, call.path, **arguments) as response:
+            if response.is_error:
+                response.read()
+                if response.status_code != 503:  # it is about to end: another may come
+                    raise error_of(response)
+                return
+            yield from response.iter_lines()
 
-def verification() -> ssl.SSLContext | bool:
-    """Whose certificates are believed: those of the file in `$RAYWISE_CA` (PEM), or the public ones. Raises
-    ClientError where the file cannot be used."""
-    path = os.environ.get("RAYWISE_CA")
-    if not path:
-        return True
-    try:
-        return ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ClientError(f"RAYWISE_CA names no file of certificates: {path}: {error}") from None
+    def _follow_logs(self, workload_id: str, offset: int) -> Iterator[str]:
+        whole = self.show(workload_id)["id"]
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        heard_s = time.monotonic()
+        while True:
+            try:
+                for chunk in self._chunks(whole, offset):
+                    heard_s, offset = time.monotonic(), offset + len(chunk)
+                    yield decode(chunk)
+            except httpx.HTTPError as error:
+                if time.monotonic() - heard_s > PATIENCE_S:
+                    raise unanswered(self._http.base_url, error) from error
+            view = self.show(whole)
+            if ended(view):
+                return
+            if view["workloads"][0]["id"] != whole:  # the logs of a pipeline are mixed anew
+                raise ClientError(f"the connection broke; follow one of the workloads of {whole}")
+            time.sleep(1.0)
 
-
-def _error(response: httpx.Response) -> ClientError:
-    try:
-        body = response.json()
-    except ValueError:
-        return ClientError(f"HTTP {response.status_code}: {response.text[:200]}", response.status_code)
-    problems = body.get("problems")
-    return Refused(problems) if problems else ClientError(str(body.get("title")), response.status_code)
-
-
-def _body(spec: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Json:
-    """The request for a spec: a file's text with its folder, or a mapping as JSON (which is YAML)."""
-    changes = [_seen_from_here(override) for override in overrides]
-    if isinstance(spec, Mapping):
-        return {"text": json.dumps(dict(spec)), "base": str(Path.cwd()), "file": "", "overrides": changes}
-    path = Path(spec)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        message, hint = f"not UTF-8 text (byte {error.start})", "not YAML?"
-        raise Refused([{"message": message, "file": str(path), "field": "", "hint": hint}]) from None
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        raise Refused([{"message": message, "file": str(path), "field": "", "hint": ""}]) from None
-    return {"text": text, "base": str(path.resolve().parent), "file": str(path), "overrides": changes}
-
-
-def _seen_from_here(override: str) -> str:
-    """`key=path` with the path made absolute, seen from the current folder, where it is written as one (with a `/`, or
-    a `.` or `~` first) and exists. The same rule as `workloads.loading.seen_from_here`."""
-    key, _, value = override.partition("=")
-    if "://" in value or not ("/" in value or value.startswith((".", "~"))):
-        return override
-    try:
-        path = Path(value).expanduser()
-        return f"{key}={path.resolve()}" if path.exists() else override
-    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL byte, an unknown ~user
-        return override
-
-
-def _line(problem: Mapping[str, str]) -> str:
-    where = ": ".join(part for part in (problem.get("file"), problem.get("field")) if part)
-    line = f"{where}: {problem['message']}" if where else problem["message"]
-    return f"{line}\n  hint: {problem['hint']}" if problem.get("hint") else line
-
-
-def _read(path: Path, key: str | None = None) -> str | None:
-    try:
-        text = path.read_text()
-        return text.strip() if key is None else str(json.loads(text)[key])
-    except (OSError, ValueError, KeyError):
-        return None
+    def _chunks(self, workload_id: str, offset: int) -> Iterator[bytes]:
+        call = _calls.log_stream(workload_id, offset)
+        with self._http.stream(call.method, call.path, params=dict(call.params), timeout=LOG_TIMEOUT) as response:
+            if response.is_error:
+                response.read()
+                raise error_of(response)
+            yield from response.iter_bytes()

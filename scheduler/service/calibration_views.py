@@ -11,6 +11,7 @@ import numpy as np
 
 from cluster.types import DeviceType, Snapshot
 
+from ..client import types
 from ..estimate.calibration import Calibration, Entry, Subject
 from ..estimate.device_rates import DeviceRates
 from ..estimate.names import calibration_name
@@ -20,7 +21,7 @@ SPREADS = 2.0
 """Standard deviations to each side: nineteen times in twenty the truth is within."""
 
 
-def calibration(known: Calibration, rates: Mapping[str, DeviceRates], snapshot: Snapshot) -> dict[str, Any]:
+def calibration(known: Calibration, rates: Mapping[str, DeviceRates], snapshot: Snapshot) -> types.CalibrationView:
     """Everything that is known. `snapshot` has the catalog's rates, to compare with."""
     points = dict(known.points)
     subjects = sorted({subject for subject, _, _ in points})

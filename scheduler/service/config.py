@@ -68,7 +68,7 @@ class LogConfig(_Model):
 
 
 class RateLimitConfig(_Model):
-    """What one address may ask in the long run, and at once."""
+    """What one token may ask in the long run, and at once."""
 
     requests_per_s: float = Field(default=50.0, gt=0, le=100_000)
     burst: int = Field(default=200, ge=1, le=1_000_000)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from pathlib import Path
 import psutil
 
 from workloads.errors import RaywiseError
+
+from .token_text import ADMIN, new_token
 
 HOME_VARIABLE = "RAYWISE_HOME"
 
@@ -121,9 +122,13 @@ class Home:
         """The administrator's token, made at the first start (mode 0600)."""
         token = self.read_token()
         if not token:
-            token = secrets.token_urlsafe(32)
-            _write_private(self.path / "token", token)
+            token = new_token(ADMIN)
+            self.write_token(token)
         return token
+
+    def write_token(self, token: str) -> None:
+        """Replace the administrator's token, in one step; readable by its owner only."""
+        _write_private(self.path / "token", token)
 
     def service(self) -> ServiceInfo | None:
         """The service that runs from this folder, or None."""

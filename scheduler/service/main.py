@@ -9,8 +9,9 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import uvicorn
@@ -22,8 +23,8 @@ from workloads.errors import Problem, RaywiseError, SpecError
 from ..queues import rules_of
 from .access_log import AccessLog, App
 from .app import create_app
+from .guard import Limits
 from .home import Home, ServiceInfo
-from .limits import Buckets, Limited, RateLimit
 from .logs import SECRETS
 from .notify import Supervisor
 from .opening import open_store
@@ -69,7 +70,8 @@ class ServiceOptions:
     queues: tuple[QueueDefinition, ...] = ()
     """Rules of queues, in place of those of a cluster definition."""
     cycle_s: float = CYCLE_S
-    rate_limit: RateLimit | None = None
+    limits: Limits = field(default_factory=Limits)
+    """What the API bears; the names it goes by are added."""
 
 
 def serve(options: ServiceOptions, on_ready: Callable[[ServiceInfo], None] = lambda _: None) -> None:
@@ -137,6 +139,16 @@ def url_of(options: ServiceOptions, port: int) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def hosts_of(options: ServiceOptions) -> tuple[str, ...]:
+    """Names that requests may have in `Host` beside loopback's: that of the URL clients are told, and the address the
+    API listens on, unless it means all of them."""
+    named = None if options.url is None else urlsplit(options.url).hostname
+    address = LOOPBACK if options.host == "localhost" else options.host
+    known = ipaddress.ip_address(address)
+    listen = None if known.is_loopback or known.is_unspecified else address.lower()
+    return tuple(dict.fromkeys([*options.limits.hosts, *(name for name in (named, listen) if name is not None)]))
+
+
 def _check_tls(options: ServiceOptions) -> None:
     if options.tls is not None:
         for sentence in check_tls(options.tls, datetime.datetime.now(datetime.UTC)):
@@ -185,10 +197,7 @@ class _Server(uvicorn.Server):
 
 def _application(options: ServiceOptions, runtime: Runtime) -> App:
     """The API, with what is common to every request around it."""
-    app: App = create_app(runtime)
-    if options.rate_limit is not None:
-        app = Limited(app, Buckets(options.rate_limit))
-    return AccessLog(app)
+    return AccessLog(create_app(runtime, replace(options.limits, hosts=hosts_of(options))))
 
 
 def _serve_http(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .config import ServiceConfig
+from .guard import Limits
 from .home import Home
-from .limits import RateLimit
 from .main import ServiceOptions
 from .tls import TlsFiles
 
@@ -36,7 +36,7 @@ def options_of(config: ServiceConfig, store: str | None, default: Home) -> Servi
         store=store,
         queues=config.queues,
         cycle_s=config.cycle_s,
-        rate_limit=None if limit is None else RateLimit(limit.requests_per_s, limit.burst),
+        limits=Limits() if limit is None else Limits(requests_per_s=limit.requests_per_s, burst=limit.burst),
     )
 
 

@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ from ..estimate.model_profile import use_cache
 from ..estimate.work import Work
 from ..log_context import leave_cycle
 from ..policy import Policy, create
-from ..store import Event, Record
+from ..store import Event, Record, StoreError
 from ..types import QueueRules
 from . import auth
 from .home import Home
@@ -49,6 +50,8 @@ from .waiting import Waiting
 log = logging.getLogger(__name__)
 
 CYCLE_S = 1.0
+ID_TRIES = 5
+"""Ids are drawn at random: one in thousands is taken where thousands have the same name."""
 STOP_S = 30.0
 PROBE_SETTING = "probe"
 """The setting that is written to see whether the store can be."""
@@ -178,27 +181,44 @@ class Runtime:
         """Run the next cycle now."""
         self._waiting.wake()
 
-    def submit(self, submission: Submission) -> list[Record]:
-        """Check and store a submission. Raises SpecError; nothing is stored then."""
+    def submit(
+        self, submission: Submission, owner: str = "admin", request: tuple[str, str] | None = None
+    ) -> list[Record]:
+        """Check and store a submission; `request` is its idempotency key and digest. Raises SpecError or StoreError;
+        nothing is stored then."""
         now_s = time.time()
-        records = admit(
-            submission,
-            runs=self.home.runs,
-            catalog=self.catalog,
-            snapshot=self.engine.as_measured(self.observer.snapshot()),
-            calibration=self.engine.calibration,
-            now_s=now_s,
-        )
-        for record in records:
-            Path(record.run_dir).mkdir(parents=True, exist_ok=True)
-            if record.code_path is not None:
-                pack_code(Path(str(record.spec["code"])), Path(record.code_path))
-        event = {"file": submission.file, "pipeline": records[0].pipeline_id}
-        self.store.add(
-            records, [Event("submitted", "a user submitted it", r.id, at_s=now_s, data=event) for r in records]
-        )
+        records = [replace(record, owner=owner) for record in self._admitted(submission, now_s)]
+        event = {"file": submission.file, "pipeline": records[0].pipeline_id, "owner": owner}
+        events = [Event("submitted", "a user submitted it", record.id, at_s=now_s, data=event) for record in records]
+        try:
+            for record in records:
+                Path(record.run_dir).mkdir(parents=True, exist_ok=True)
+                if record.code_path is not None:
+                    pack_code(Path(str(record.spec["code"])), Path(record.code_path))
+            self.store.add(records, events, request)
+        except BaseException:
+            for record in records:
+                shutil.rmtree(record.run_dir, ignore_errors=True)
+            raise
         self.wake()
         return records
+
+    def _admitted(self, submission: Submission, now_s: float) -> list[Record]:
+        """Its workloads, under ids that no other has. Raises SpecError."""
+        snapshot = self.engine.as_measured(self.observer.snapshot())
+        for _ in range(ID_TRIES):
+            records = admit(
+                submission,
+                runs=self.home.runs,
+                catalog=self.catalog,
+                snapshot=snapshot,
+                calibration=self.engine.calibration,
+                now_s=now_s,
+                home=self.home.path,
+            )
+            if not any(Path(record.run_dir).exists() for record in records):
+                return records
+        raise StoreError(f"no free id was found for {submission.name} in {ID_TRIES} tries")
 
     def plan(self, submission: Submission) -> list[StepPlan]:
         """What would be chosen on the idle cluster. Raises SpecError."""
@@ -208,6 +228,7 @@ class Runtime:
             catalog=self.catalog,
             snapshot=self.engine.as_measured(self.observer.snapshot()),
             calibration=self.engine.calibration,
+            home=self.home.path,
         )
 
     def stale_prices(self, snapshot: Snapshot) -> list[str]:
@@ -216,11 +237,9 @@ class Runtime:
         sentences = (self.catalog.stale(kind, today) for kind in snapshot.device_types.values())
         return [sentence for sentence in sentences if sentence is not None]
 
-    def cancel(self, record: Record) -> None:
+    def cancel(self, record: Record, cause: str = "the user asked for it") -> None:
         """Ask for a workload to be ended; the next cycle does it."""
-        self.store.request_cancel(
-            record.id, Event("cancel-requested", "the user asked for it", record.id, at_s=time.time())
-        )
+        self.store.request_cancel(record.id, Event("cancel-requested", cause, record.id, at_s=time.time()))
         self.wake()
 
     def logs(self, record: Record) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from typing import Any
 
-from cluster.types import Snapshot
 from workloads.loading import Submission
 from workloads.quantities import exact_usd_text
 
 from ..admission import StepPlan
+from ..client import types
 from ..engine.progress import Progress
 from ..states import ENDED
 from ..store import Event, Record
@@ -19,7 +18,7 @@ from ..types import Configuration, Estimate, Explanation, Option
 
 def workload(
     record: Record, progress: Progress, now_s: float, failure: str = "", emulated: Collection[str] = ()
-) -> dict[str, Any]:
+) -> types.Workload:
     """One workload, short. `failure` is why its last failed attempt failed; `emulated` names the cluster's emulated
     device types."""
     until_s = record.ended_s or now_s
@@ -28,7 +27,13 @@ def workload(
         "name": record.name,
         "kind": record.kind,
         "pipeline_id": record.pipeline_id,
+        "owner": record.owner,
+        "queue": record.queue,
+        "priority": int(record.spec.get("priority") or 0),
+        "objective": str(record.spec.get("objective") or "balanced"),
         "state": record.state,
+        "paused": record.paused,
+        "pause_cause": record.pause_cause,
         "attempt": record.attempt,
         "needs": list(record.needs),
         "submitted_s": record.submitted_s,
@@ -58,9 +63,10 @@ def workload(
 
 def workload_long(
     record: Record, progress: Progress, now_s: float, failure: str = "", emulated: Collection[str] = ()
-) -> dict[str, Any]:
+) -> types.WorkloadLong:
     """One workload with its spec, result and explanation."""
-    return workload(record, progress, now_s, failure, emulated) | {
+    return {
+        **workload(record, progress, now_s, failure, emulated),
         "spec": dict(record.spec),
         "result": dict(record.result),
         "options": [option(item) for item in record.explanation.options] if record.explanation else [],
@@ -99,7 +105,7 @@ def _late_s(record: Record, until_s: float) -> float | None:
     return late_s if late_s > 0 else None
 
 
-def progress_view(progress: Progress) -> dict[str, Any]:
+def progress_view(progress: Progress) -> types.ProgressView:
     """How far a run is."""
     return {
         "phase": progress.phase,
@@ -124,7 +130,7 @@ def configuration(value: Configuration) -> dict[str, int]:
     return dict(value.groups)
 
 
-def estimate(value: Estimate) -> dict[str, Any]:
+def estimate(value: Estimate) -> types.EstimateView:
     """One configuration's prediction."""
     money = value.money
     return {
@@ -148,9 +154,10 @@ def estimate(value: Estimate) -> dict[str, Any]:
     }
 
 
-def option(value: Option) -> dict[str, Any]:
+def option(value: Option) -> types.OptionView:
     """One row of an explanation."""
-    return estimate(value.estimate) | {
+    return {
+        **estimate(value.estimate),
         "total_usd": value.total_usd,
         "congestion_usd": value.congestion_usd,
         "wait_s": value.wait_s,
@@ -158,7 +165,7 @@ def option(value: Option) -> dict[str, Any]:
     }
 
 
-def explanation(value: Explanation | None) -> dict[str, Any]:
+def explanation(value: Explanation | None) -> types.ExplanationView:
     """Why a workload runs where it does, or why it waits."""
     if value is None:
         return {"chosen": None, "summary": "not planned yet", "options": []}
@@ -166,7 +173,7 @@ def explanation(value: Explanation | None) -> dict[str, Any]:
     return {"chosen": chosen, "summary": value.summary, "options": [option(item) for item in value.options]}
 
 
-def plan(submission: Submission, policy: str, steps: Sequence[StepPlan]) -> dict[str, Any]:
+def plan(submission: Submission, policy: str, steps: Sequence[StepPlan]) -> types.PlanView:
     """What would be chosen for a submission; `notes` say what the plan cannot tell."""
     return {
         "name": submission.name,
@@ -200,7 +207,7 @@ def _chosen(step: StepPlan) -> Estimate | None:
     return next((row for row in rows if row.configuration == step.explanation.chosen), None)
 
 
-def step_plan(value: StepPlan) -> dict[str, Any]:
+def step_plan(value: StepPlan) -> types.StepPlanView:
     """One step of a plan."""
     return {
         "name": value.name,
@@ -212,7 +219,7 @@ def step_plan(value: StepPlan) -> dict[str, Any]:
     }
 
 
-def event(value: Event) -> dict[str, Any]:
+def event(value: Event) -> types.EventView:
     """One line of the log."""
     return {
         "sequence": value.sequence,
@@ -222,46 +229,4 @@ def event(value: Event) -> dict[str, Any]:
         "workload_id": value.workload_id,
         "cause": value.cause,
         "data": dict(value.data),
-    }
-
-
-def devices(snapshot: Snapshot) -> dict[str, Any]:
-    """Device types with their counts and prices, and the nodes that carry them."""
-    types = [
-        {
-            "name": name,
-            "kind": kind.kind,
-            "emulated": kind.emulated,
-            "emulated_speed": kind.emulated_speed,
-            "total": snapshot.total(name),
-            "free": snapshot.free(name),
-            "price_usd_h": kind.price_usd_h,
-            "price_source": kind.price_source,
-            "price_as_of": kind.price_as_of,
-            "market": kind.market,
-            "spot_price_usd_h": kind.spot_price_usd_h,
-            "interruptions_per_h": kind.interruptions_per_h,
-            "power_watts": kind.power_watts,
-            "memory_bytes": kind.memory_bytes,
-            "peak_flops": dict(kind.peak_flops),
-        }
-        for name, kind in sorted(snapshot.device_types.items())
-    ]
-    nodes = [
-        {
-            "node_id": node.node_id,
-            "name": node.name,
-            "node_type": node.node_type,
-            "is_head": node.is_head,
-            "market": node.market,
-            "devices": [{"type": held.device_type, "total": held.total, "free": held.free} for held in node.devices],
-        }
-        for node in snapshot.nodes
-    ]
-    return {
-        "device_types": types,
-        "nodes": nodes,
-        "energy": asdict(snapshot.energy),
-        "tariff": asdict(snapshot.tariff),
-        "warnings": list(snapshot.warnings),
     }

@@ -6,7 +6,8 @@ from .memory import MemoryStore
 from .protocol import EngineStore
 from .records import Charge, Event, Record
 from .schema import SCHEMA_VERSION
-from .store import Filter, Page, Store
+from .store import Filter, Page, Spending, Store
+from .tokens import Token, TokenTable
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -17,6 +18,9 @@ __all__ = [
     "MemoryStore",
     "Page",
     "Record",
+    "Spending",
     "Store",
     "StoreError",
+    "Token",
+    "TokenTable",
 ]

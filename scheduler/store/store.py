@@ -59,6 +59,18 @@ class Page:
     next_before: int | None
 
 
+@dataclass(frozen=True)
+class Spending:
+    """Charges added up: what they are of, in the order of the columns that were asked for."""
+
+    of: tuple[Any, ...]
+    device_s: float
+    usd: float
+    """Dollars of what has a price."""
+    unpriced_s: float
+    """Device seconds of what has none."""
+
+
 class Store:
     """Workloads, events, what was learnt and settings. Safe to use from several threads of one process."""
 
@@ -154,6 +166,14 @@ class Store:
             sequence = self._append(db, events)
         self._committed({}, sequence)
 
+    def change_table(self, statement: sa.Executable, *events: Event) -> None:
+        """Change a table that holds no workloads, and append the events that tell of it, in one transaction. Raises
+        StoreError."""
+        with self.database.transaction() as db:
+            db.execute(statement)
+            sequence = self._append(db, events)
+        self._committed({}, sequence)
+
     def get(self, workload_id: str) -> Record | None:
         """One workload, or None."""
         with self.database.lock:
@@ -201,6 +221,23 @@ class Store:
         with self.database.reading() as db:
             return [Charge(*row) for row in db.execute(query.order_by(*order))]
 
+    def spending(
+        self, by: Sequence[str] = (), *, since: str = "", until: str = "9999", **only: str | None
+    ) -> list[Spending]:
+        """Charges from one day to another, both included, added up by the database for each combination of these
+        columns of `Charge`; `only` are columns that must have a value (None: whatever)."""
+        table = schema.charges
+        columns = [table.c[name] for name in by]
+        unpriced_s = sa.case((table.c.usd.is_(None), table.c.device_s), else_=0.0)
+        sums = [sa.func.coalesce(sa.func.sum(each), 0.0) for each in (table.c.device_s, table.c.usd, unpriced_s)]
+        query = sa.select(*columns, *sums, sa.func.count()).where(table.c.day >= since, table.c.day <= until)
+        for name, value in only.items():
+            query = query if value is None else query.where(table.c[name] == value)
+        query = query.group_by(*columns).order_by(*columns) if columns else query
+        with self.database.reading() as db:
+            rows = [tuple(row) for row in db.execute(query)]
+        return [Spending(row[:-4], float(row[-4]), float(row[-3]), float(row[-2])) for row in rows if row[-1]]
+
     def counts(self) -> dict[tuple[str, str, str], tuple[int, float]]:
         """By state, kind and queue: how many workloads, and the dollars of their ended attempts."""
         columns = (_workloads.c.state, _workloads.c.kind, _workloads.c.queue)
@@ -210,31 +247,53 @@ class Store:
                 (row[0], row[1], row[2]): (int(row[3]), float(row[4])) for row in db.execute(query.order_by(*columns))
             }
 
-    def ids(self, prefix: str = "") -> list[str]:
+    def ids(self, prefix: str = "", limit: int = 1_000_000) -> list[str]:
         """Ids of pipelines and workloads that start so, in the order of their submission, a pipeline before its
-        steps."""
-        # A range of the primary key, so that no letter of the prefix is a pattern and none is folded.
+        steps. With a `limit` only so many are looked at, whichever come first by their letters."""
+        # A range of an index, so that no letter of the prefix is a pattern and none is folded.
         last, columns = prefix + _LAST_CHARACTER, (_workloads.c.id, _workloads.c.pipeline_id)
-        within = [sa.and_(column >= prefix, column < last) for column in columns]
-        query = sa.select(*columns).where(sa.or_(*within)).order_by(_workloads.c.number)
+        found: set[tuple[int, str, str | None]] = set()
         with self.database.reading() as db:
-            rows = db.execute(query).all()
-        found = dict.fromkeys(each for id_, pipeline_id in rows for each in (pipeline_id, id_) if each is not None)
-        return [each for each in found if each.startswith(prefix)]
+            for column in columns:
+                query = sa.select(_workloads.c.number, *columns).where(column >= prefix, column < last)
+                found |= {(row[0], row[1], row[2]) for row in db.execute(query.order_by(column).limit(limit))}
+        ordered = (each for _, id_, pipeline_id in sorted(found, key=lambda row: row[0]) for each in (pipeline_id, id_))
+        return list(dict.fromkeys(each for each in ordered if each is not None and each.startswith(prefix)))
 
     def events(
-        self, *, workload_id: str | None = None, after: int = 0, limit: int = 1000, kinds: Sequence[str] | None = None
+        self,
+        *,
+        workload_id: str | None = None,
+        workload_ids: Sequence[str] | None = None,
+        after: int = 0,
+        limit: int = 1000,
+        kinds: Sequence[str] | None = None,
     ) -> list[Event]:
-        """Events after a sequence number, oldest first."""
+        """Events after a sequence number, oldest first: all, of one workload, or of several."""
         columns = [_events.c[each.name] for each in fields(Event)]
         query = sa.select(*columns).where(_events.c.sequence > after)
         if workload_id is not None:
             query = query.where(_events.c.workload_id == workload_id)
+        if workload_ids is not None:
+            query = query.where(_events.c.workload_id.in_(list(workload_ids)))
         if kinds is not None:
             query = query.where(_events.c.kind.in_(list(kinds)))
         with self.database.reading() as db:
             rows = db.execute(query.order_by(_events.c.sequence).limit(limit)).mappings().all()
         return [Event(**{**row, "data": json.loads(row["data"])}) for row in rows]
+
+    def last_causes(self, workload_ids: Sequence[str], kind: str) -> dict[str, str]:
+        """Of each of these workloads that has an event of this kind the cause of the last one, in one query."""
+        if not workload_ids:
+            return {}
+        newest = (
+            sa.select(sa.func.max(_events.c.sequence))
+            .where(_events.c.workload_id.in_(list(workload_ids)), _events.c.kind == kind)
+            .group_by(_events.c.workload_id)
+        )
+        query = sa.select(_events.c.workload_id, _events.c.cause).where(_events.c.sequence.in_(newest))
+        with self.database.reading() as db:
+            return {row[0]: row[1] for row in db.execute(query)}
 
     @property
     def last_sequence(self) -> int:

@@ -22,7 +22,7 @@ from ray.train import WorkerGroupError as RayWorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from ..errors import WorkloadFailed, WorkloadStopped
-from ..job import Job, ProgressWriter, read_progress, Shard
+from ..job import Job, ProgressWriter, Shard, read_progress
 from ..spec import Train
 from .checkpoints import step_of
 from .examples import read_labels

@@ -254,3 +254,22 @@ def test_a_busy_head_has_time_to_answer(whole: LocalCluster, monkeypatch: pytest
     looks = iter([set(), set(), {"there"}])
     monkeypatch.setattr(LocalCluster, "_launched", lambda _: next(looks))
     assert whole.is_alive(patience_s=60.0)
+
+
+def test_a_cluster_asks_for_a_token_that_only_its_owner_reads(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        cluster = LocalCluster._prepare(tmp_path, [])
+    finally:
+        os.umask(old)
+    assert cluster.token_path.stat().st_mode & 0o777 == 0o600
+    token = cluster.token_path.read_text()
+    assert len(token) == 64
+    leaky = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "of another cluster", "PATH": "/usr/bin"}
+    environment = node_environment(cluster.cluster_id, cluster.token_path, cluster.temp_dir, leaky)
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN_PATH"]) == ("token", str(cluster.token_path))
+    assert "RAY_AUTH_TOKEN" not in environment
+    plan = NodePlan("head", 1, 0, {}, {}, is_head=True)
+    words = [*head_command(plan, 1, 2, tmp_path), *node_command(plan, "127.0.0.1:1"), *environment.values()]
+    assert not [word for word in words if token in word]
+    cluster.stop()

@@ -8,39 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from asking import COMMAND, PIPELINE, problem, submit
 from cluster.fake import Script
 from fake_service import FakeRuntime
 from scheduler.policy import create
-from scheduler.service.app import _SITUATION, MAX_BODY_BYTES, _whole_id
+from scheduler.service.api.cluster import SITUATION
+from scheduler.service.api.finding import whole_id
+from scheduler.service.api.problems import ProblemError
+from scheduler.service.guard import Limits
 from scheduler.store import Event
 
 METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
-COMMAND = "kind: command\nname: hello\ncommand: echo hello\nresources: {devices: cpu}\nexpected_runtime: 10s\n"
-PIPELINE = """
-kind: pipeline
-name: two
-steps:
-  - {name: first, kind: command, command: x, resources: {devices: cpu}, expected_runtime: 10s}
-  - {name: second, kind: command, command: y, needs: [first], resources: {devices: [T4]}, expected_runtime: 10s}
-"""
-
-
-def submit(api: TestClient, text: str = COMMAND, **fields: Any) -> Any:
-    return api.post("/api/v1/workloads", json={"text": text, "base": "/", "file": "f.yaml", **fields})
-
-
-def problem(response: Any, status: int) -> Any:
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert (body["type"], body["status"]) == ("about:blank", status)
-    assert body["title"]
-    return body
-
 
 ROUTES = [
     ("GET", "/api/v1/workloads"),
@@ -51,10 +32,22 @@ ROUTES = [
     ("GET", "/api/v1/workloads/x/logs"),
     ("GET", "/api/v1/workloads/x/explain"),
     ("POST", "/api/v1/workloads/x/cancel"),
+    ("POST", "/api/v1/workloads/x/pause"),
+    ("POST", "/api/v1/workloads/x/resume"),
+    ("PATCH", "/api/v1/workloads/x"),
+    ("GET", "/api/v1/events"),
+    ("GET", "/api/v1/events/stream"),
     ("GET", "/api/v1/devices"),
+    ("GET", "/api/v1/nodes"),
+    ("GET", "/api/v1/queues"),
+    ("GET", "/api/v1/usage"),
     ("GET", "/api/v1/snapshot"),
     ("GET", "/api/v1/calibration"),
     ("DELETE", "/api/v1/calibration"),
+    ("GET", "/api/v1/tokens"),
+    ("POST", "/api/v1/tokens"),
+    ("POST", "/api/v1/tokens/admin/rotate"),
+    ("DELETE", "/api/v1/tokens/x"),
     ("GET", "/metrics"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/nowhere"),
@@ -68,17 +61,20 @@ def test_without_the_token_nothing_is_told(
 ) -> None:
     del api.headers["authorization"]
     headers = {} if header is None else {"authorization": header.format(token=runtime.token)}
-    assert problem(api.request(method, path, headers=headers), 401)["title"] == "a valid bearer token is needed"
+    assert problem(api.request(method, path, headers=headers), 401)["detail"] == "a valid bearer token is needed"
 
 
-def test_every_route_is_guarded_but_health(api: TestClient) -> None:
+def test_every_route_is_guarded_but_the_probes(api: TestClient) -> None:
     known = {
         (method.upper(), path)
         for path, entry in api.get("/api/v1/openapi.json").json()["paths"].items()
         for method in entry
     }
-    tested = {(method, path.replace("/x", "/{workload_id}")) for method, path in ROUTES}
-    assert known - tested == {("GET", "/api/v1/health")}
+    tested = {
+        (method, path.replace("workloads/x", "workloads/{workload_id}").replace("tokens/x", "tokens/{token_id}"))
+        for method, path in ROUTES
+    }
+    assert known - tested == {("GET", "/api/v1/health"), ("GET", "/api/v1/ready")}
     del api.headers["authorization"]
     assert api.get("/api/v1/health").json() == {"status": "ok"}
 
@@ -95,7 +91,7 @@ def test_a_submission_is_accepted_and_stored(api: TestClient, runtime: FakeRunti
     record = runtime.store.get(body["id"])
     assert record is not None
     assert Path(record.run_dir).is_dir()
-    assert runtime.store.events()[0].data == {"file": "f.yaml", "pipeline": None}
+    assert runtime.store.events()[0].data == {"file": "f.yaml", "pipeline": None, "owner": "admin"}
 
 
 def test_code_is_packed_when_it_is_submitted(api: TestClient, runtime: FakeRuntime, tmp_path: Path) -> None:
@@ -122,7 +118,7 @@ def test_a_bad_spec_is_refused_field_by_field(api: TestClient, runtime: FakeRunt
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "body.text"),
+        ({}, "body"),
         ({"text": "x"}, "body.base"),
         ({"text": "x", "base": "/", "more": 1}, "body.more"),
         ([], "body"),
@@ -135,14 +131,11 @@ def test_a_malformed_request(api: TestClient, body: Any, field: str) -> None:
 
 
 def test_a_base_that_is_relative_is_refused(api: TestClient) -> None:
-    assert problem(submit(api, base="here"), 422)["problems"][0]["field"] == "base"
+    assert problem(submit(api, base="here"), 422)["problems"][0]["field"] == "body.base"
 
 
-def test_a_body_that_is_too_large_or_of_no_known_length(api: TestClient) -> None:
-    problem(submit(api, "#" * (MAX_BODY_BYTES + 1)), 413)
-    headers = {"content-type": "application/json"}
-    problem(api.post("/api/v1/workloads", content=iter([b'{"text":', b'""}']), headers=headers), 413)
-    problem(api.post("/api/v1/workloads", content=b"{}", headers=headers | {"content-length": "-1"}), 413)
+def test_a_body_that_is_too_large(api: TestClient) -> None:
+    problem(submit(api, "#" * (Limits().body_bytes + 1)), 413)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +148,7 @@ def test_a_body_that_is_too_large_or_of_no_known_length(api: TestClient) -> None
     ],
 )
 def test_a_workload_that_is_not_there(api: TestClient, path: str) -> None:
-    assert problem(api.get(path), 404)["title"] == "there is no workload or pipeline 'none'"
+    assert problem(api.get(path), 404)["detail"] == "there is no workload or pipeline 'none'"
     problem(api.post("/api/v1/workloads/none/cancel"), 404)
 
 
@@ -245,11 +238,11 @@ def test_a_list_by_state_and_of_the_newest(api: TestClient, runtime: FakeRuntime
     def listed(**params: Any) -> list[str]:
         return [w["id"] for w in api.get("/api/v1/workloads", params=params).json()["workloads"]]
 
-    assert listed() == [*names, newest]
+    assert listed() == [newest, *reversed(names)]
+    assert listed(order="oldest") == [*names, newest]
     assert listed(limit=1) == [newest]
-    assert listed(limit=-5) == [newest]
     assert listed(state="pending,failed") == [newest]
-    assert listed(state="nonsense") == []
+    assert listed(state="failed") == []
 
 
 def test_a_plan_stores_nothing(api: TestClient, runtime: FakeRuntime) -> None:
@@ -274,10 +267,10 @@ def test_an_explanation_before_and_after_planning(api: TestClient, runtime: Fake
 
 
 def test_the_snapshot_is_the_situation_of_the_last_cycle(api: TestClient, runtime: FakeRuntime) -> None:
-    assert problem(api.get("/api/v1/snapshot"), 404)["title"] == "no cycle has been completed yet"
+    assert problem(api.get("/api/v1/snapshot"), 404)["detail"] == "no cycle has been completed yet"
     submit(api, PIPELINE)
     runtime.cycle()
-    situation = _SITUATION.validate_json(api.get("/api/v1/snapshot").content)
+    situation = SITUATION.validate_json(api.get("/api/v1/snapshot").content)
     assert runtime.engine.last_report is not None
     assert situation == runtime.engine.last_report.situation
     assert create("market").plan(situation) == runtime.engine.last_report.plan
@@ -296,7 +289,7 @@ def test_devices(api: TestClient, runtime: FakeRuntime) -> None:
 
 def test_a_cluster_that_cannot_be_reached_is_said(api: TestClient, runtime: FakeRuntime) -> None:
     runtime.cluster.set_reachable(False)
-    assert "cannot be reached" in problem(submit(api), 503)["title"]
+    assert "cannot be reached" in problem(submit(api), 503)["detail"]
     assert problem(api.get("/api/v1/devices"), 503)
     assert runtime.store.select() == []
 
@@ -310,8 +303,8 @@ def test_metrics_can_be_parsed_and_are_documented(api: TestClient, runtime: Fake
     values = {(s.name, *sorted(s.labels.items())): s.value for s in samples}
     cpus = float(runtime.cluster.snapshot().total("cpu"))
     head = (("device_type", "cpu"), ("emulated", "false"))
-    assert values["raywise_workloads", ("kind", "command"), ("state", "succeeded")] == 1
-    assert values["raywise_spent_usd_total", ("kind", "command")] == pytest.approx(
+    assert values["raywise_workloads", ("kind", "command"), ("queue", "default"), ("state", "succeeded")] == 1
+    assert values["raywise_spent_usd_total", ("kind", "command"), ("queue", "default")] == pytest.approx(
         10 / 3600 * runtime.store.select()[0].price_usd_h
     )  # type: ignore[operator]
     assert values["raywise_cycles_total",] == 12
@@ -346,11 +339,11 @@ def test_the_start_of_an_id_is_enough_where_it_fits_only_one(api: TestClient, ru
 
 def test_an_id_that_is_not_there_brings_up_those_that_are_near(api: TestClient, runtime: FakeRuntime) -> None:
     ids = [submit(api).json()["id"] for _ in range(2)]
-    title = problem(api.get("/api/v1/workloads/hello"), 404)["title"]
-    assert title == f"'hello' is the start of several ids: {', '.join(ids)}"
+    said = problem(api.get("/api/v1/workloads/hello"), 404)["detail"]
+    assert said == f"'hello' is the start of several ids: {', '.join(ids)}"
     wrong = ids[0].replace("hello", "helo")
-    title = problem(api.get(f"/api/v1/workloads/{wrong}"), 404)["title"]
-    assert title.startswith(f"there is no workload or pipeline {wrong!r}; did you mean {ids[0]}")
+    said = problem(api.get(f"/api/v1/workloads/{wrong}"), 404)["detail"]
+    assert said.startswith(f"there is no workload or pipeline {wrong!r}; did you mean {ids[0]}")
 
 
 def test_the_start_of_an_id_is_found_without_reading_the_workloads(
@@ -358,9 +351,9 @@ def test_the_start_of_an_id_is_found_without_reading_the_workloads(
 ) -> None:
     whole = submit(api, PIPELINE).json()["id"]
     monkeypatch.setattr("scheduler.store.store._RECORD", None)  # reading one would fail
-    assert _whole_id(runtime, whole[:-2]) == whole
-    with pytest.raises(HTTPException, match="there is no workload or pipeline 'tw%'"):
-        _whole_id(runtime, "tw%")
+    assert whole_id(runtime.store, whole[:-2]) == whole
+    with pytest.raises(ProblemError, match="there is no workload or pipeline 'tw%'"):
+        whole_id(runtime.store, "tw%")
 
 
 def test_a_failed_attempt_is_told_of_before_and_after_the_next_one(api: TestClient, runtime: FakeRuntime) -> None:
@@ -384,5 +377,5 @@ def test_a_workload_says_that_its_devices_are_emulated(api: TestClient, runtime:
     submit(api, PIPELINE)
     for _ in range(30):
         runtime.cycle()
-    first, second = api.get("/api/v1/workloads").json()["workloads"]
+    first, second = api.get("/api/v1/workloads", params={"order": "oldest"}).json()["workloads"]
     assert (first["emulated"], second["emulated"]) == ([], ["T4"])

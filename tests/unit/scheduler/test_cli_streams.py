@@ -13,56 +13,28 @@ from typer.testing import CliRunner
 
 import raywise
 from scheduler.cli import app, demo
-from scheduler.cli.app import _LogPrinter
 from scheduler.cli.common import doing
+from scheduler.cli.log_lines import LinePrinter
 from scheduler.cli.waiting import Milestones, wait_for
-
-
-def test_each_log_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
-    printer = _LogPrinter()
-    printer.print({"a": "1\n", "b": ""})
-    printer.print({"a": "1\n2\n", "b": ""})
-    printer.print({"a": "1\n2\n", "b": "x\n"})
-    printer.print({"a": "again\n", "b": "x\n"})  # another attempt
-    assert capsys.readouterr().out == "=== a\n1\n2\n=== b\nx\n=== a\nagain\n"
-
-
-def test_one_log_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
-    _LogPrinter().print({"a": "1\n"})
-    assert capsys.readouterr().out == "1\n"
-
 
 NOISE = "2026-11-21 08:24:02,556\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
 
 
-def test_a_retry_goes_on_after_what_was_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    printer = _LogPrinter()
-    first = "one\n"
-    for text in (
-        first,
-        f"{first}\n--- attempt 2\n",
-        f"{first}\n--- attempt 2\ntwo\n",
-        "",
-        f"{first}\n--- attempt 2\ntwo\n3\n",
-    ):
-        printer.print({"a": text}, last=False)
-    assert capsys.readouterr().out == "one\n\n--- attempt 2\ntwo\n3\n"
-
-
 def test_a_line_of_rays_own_is_not_shown_by_halves(capsys: pytest.CaptureFixture[str]) -> None:
-    printer, text = _LogPrinter(), f"a\n{NOISE}b\nc"
-    for end in range(len(text) + 1):
-        printer.print({"w": text[:end]}, last=False)
+    printer, text = LinePrinter(), f"a\n{NOISE}b\nc"
+    for character in text:
+        printer.print(character)
     assert capsys.readouterr().out == "a\nb\n"
-    printer.print({"w": text})
+    printer.end()
     assert capsys.readouterr().out == "c", "what has no end of line comes last, but it comes"
 
 
 def test_the_raw_log_is_all_there_and_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    printer = _LogPrinter(raw=True)
-    printer.print({"w": NOISE[:30]}, last=False)
+    printer = LinePrinter(raw=True)
+    printer.print(NOISE[:30])
     assert capsys.readouterr().out == NOISE[:30]
-    printer.print({"w": NOISE}, last=False)
+    printer.print(NOISE[30:])
+    printer.end()
     assert capsys.readouterr().out == NOISE[30:]
 
 
@@ -72,7 +44,12 @@ class Printing:
     def show(self, _: str) -> Any:
         return {"workloads": [{"id": "p-a", "ended": True}, {"id": "p-b", "ended": True}]}
 
-    def logs(self, workload_id: str) -> str:
+    def wait(self, _: str) -> None:
+        """They have."""
+
+    def logs(self, workload_id: str, *, follow: bool = False) -> Any:
+        if follow:
+            return iter(["=== p-a\n" + NOISE[:9], NOISE[9:] + "I am p-a\n", "=== p-b\nI am p-b\n"])
         return f"{NOISE if workload_id == 'p-a' else ''}I am {workload_id}\n"
 
 
@@ -81,15 +58,16 @@ class Printing:
     [
         ([], "=== p-a\nI am p-a\n=== p-b\nI am p-b\n"),
         (["-f"], "=== p-a\nI am p-a\n=== p-b\nI am p-b\n"),
+        (["-f", "--raw"], f"=== p-a\n{NOISE}I am p-a\n=== p-b\nI am p-b\n"),
         (["--raw"], f"=== p-a\n{NOISE}I am p-a\n=== p-b\nI am p-b\n"),
         (
-            ["--json"],
+            ["--json", "-f"],
             json.dumps({"id": "p", "logs": {"p-a": f"{NOISE}I am p-a\n", "p-b": "I am p-b\n"}}, indent=2) + "\n",
         ),
     ],
 )
 def test_logs_of_a_pipeline(monkeypatch: pytest.MonkeyPatch, flags: list[str], printed: str) -> None:
-    module = sys.modules[_LogPrinter.__module__]  # `scheduler.cli.app` is the application in it
+    module = sys.modules["scheduler.cli.app"]  # the attribute is the application in it
     monkeypatch.setattr(module, "client_of", lambda _: nullcontext(Printing()))
     result = CliRunner().invoke(app, ["logs", "p", *flags])
     assert (result.exit_code, result.stdout) == (0, printed)

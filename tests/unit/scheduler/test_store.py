@@ -17,7 +17,7 @@ from scheduler.estimate.calibration import Calibration, Subject
 from scheduler.estimate.step_time import PARTS
 from scheduler.estimate.work import Work
 from scheduler.states import IllegalTransitionError, State
-from scheduler.store import SCHEMA_VERSION, Charge, Event, Filter, Record, Store, StoreError
+from scheduler.store import SCHEMA_VERSION, Charge, Event, Filter, Record, Spending, Store, StoreError
 from scheduler.types import Explanation, Option, Reason
 
 DATABASES = count(1)
@@ -394,3 +394,32 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(StoreError, match="no such store") as wrong:
         Store("mysql://raywise:hunter2@host/x")
     assert "hunter2" not in str(wrong.value)
+
+
+def test_so_many_ids_are_looked_at_and_no_more(store: Store) -> None:
+    store.add([record(f"p-{n}") for n in range(9)] + [record("s-1", pipeline_id="p-p")], [])
+    assert store.ids("p-", limit=3) == ["p-0", "p-1", "p-2", "p-p"]
+    assert store.ids("x", limit=3) == []
+
+
+def test_charges_are_added_up_by_the_database(store: Store) -> None:
+    store.add([record("a")], [])
+    charges = [
+        Charge("a", 1, "2026-11-26", "T4", "eve", "default", 60.0, 0.5),
+        Charge("a", 2, "2026-11-27", "T4", "eve", "default", 40.0, 0.25),
+        Charge("b", 1, "2026-11-27", "FPGA", "bob", "night", 10.0, None),
+    ]
+    store.put(record("a", "queued"), Event("queued", "x", "a"), charges=charges)
+    assert store.spending() == [Spending((), 110.0, 0.75, 10.0)]
+    assert store.spending(["owner"]) == [Spending(("bob",), 10.0, 0.0, 10.0), Spending(("eve",), 100.0, 0.75, 0.0)]
+    assert store.spending(["day", "device_type"], since="2026-11-27", owner="eve", queue=None) == [
+        Spending(("2026-11-27", "T4"), 40.0, 0.25, 0.0)
+    ]
+    assert store.spending(until="2026-11-25") == []
+
+
+def test_the_last_cause_of_each_workload_comes_in_one_answer(store: Store) -> None:
+    store.append(*(Event("retry", f"{n}", name) for n in (1, 2) for name in ("a", "b")), Event("queued", "x", "a"))
+    assert store.last_causes(["a", "b", "c"], "retry") == {"a": "2", "b": "2"}
+    assert store.last_causes([], "retry") == {}
+    assert [event.cause for event in store.events(workload_ids=["a"], kinds=["retry"])] == ["1", "2"]

@@ -16,7 +16,7 @@ from making import placed
 from scheduler.admission import StepPlan
 from scheduler.engine.progress import Progress
 from scheduler.estimate.work import Work
-from scheduler.service import views
+from scheduler.service import cluster_views, views
 from scheduler.store import Record
 from scheduler.types import Breakdown, Configuration, Energy, Estimate, Explanation, Money, Option
 from workloads.loading import load_text
@@ -65,7 +65,7 @@ def test_devices_say_their_market_and_the_cluster_its_rates(catalog: Catalog, ho
         "nodes": [{"name": "a", "device": "T4", "instance": "aws/g4dn.xlarge", "market": "spot"}],
         "energy": {"usd_per_kwh": 0.2},
     }
-    view = views.devices(ClusterDefinition.parse(data, catalog).snapshot(host_rates, catalog))
+    view = cluster_views.devices(ClusterDefinition.parse(data, catalog).snapshot(host_rates, catalog))
     (device,) = (kind for kind in view["device_types"] if kind["name"] == "T4")
     assert device["market"] == "spot"
     assert device["price_usd_h"] == device["spot_price_usd_h"] == catalog.instance("aws/g4dn.xlarge").price_spot_usd_h

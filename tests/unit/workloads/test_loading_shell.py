@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.client._client import _seen_from_here
+from scheduler.client._calls import seen_from_here as _seen_from_here
 from workloads.errors import SpecError
 from workloads.loading import load_data, load_file, load_text, seen_from_here
 from workloads.models import is_hub_id, resolve_model

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from scheduler.service.config import ServiceConfig, is_loopback
+from scheduler.service.guard import Limits
 from scheduler.service.home import Home
-from scheduler.service.limits import RateLimit
-from scheduler.service.main import ServiceOptions, url_of
+from scheduler.service.main import ServiceOptions, hosts_of, url_of
 from scheduler.service.options import options_of
 from scheduler.service.tls import TlsFiles
 from workloads.errors import SpecError
@@ -89,7 +89,7 @@ def test_the_options_are_what_the_file_says() -> None:
         store="postgresql://x",
         queues=config.queues,
         cycle_s=5.0,
-        rate_limit=RateLimit(50.0, 7),
+        limits=Limits(requests_per_s=50.0, burst=7),
     )
     assert options.queues[0].quota == {"A100-SXM4-40GB": 4}, "by the catalog's own name"
     assert options.home.runs == Path("/shared/runs")
@@ -235,3 +235,19 @@ def test_which_addresses_only_this_machine_reaches(host: str, loopback: bool) ->
 def test_what_clients_are_told(tmp_path: Path, host: str, tls: bool, url: str | None, told: str) -> None:
     files = TlsFiles(tmp_path / "c", tmp_path / "k") if tls else None
     assert url_of(ServiceOptions(Home(tmp_path), host=host, tls=files, url=url), 8000) == told
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "hosts"),
+    [
+        ("127.0.0.1", None, ()),
+        ("localhost", "https://raywise.example.com", ("raywise.example.com",)),
+        ("0.0.0.0", None, ()),
+        ("::", "https://Raywise.example.com:8443", ("raywise.example.com",)),
+        ("10.0.0.5", None, ("10.0.0.5",)),
+        ("10.0.0.5", "https://raywise.example.com:8443", ("raywise.example.com", "10.0.0.5")),
+        ("fd00::5", "https://[fd00::5]:8443", ("fd00::5",)),
+    ],
+)
+def test_the_names_that_the_api_goes_by(tmp_path: Path, host: str, url: str | None, hosts: tuple[str, ...]) -> None:
+    assert hosts_of(ServiceOptions(Home(tmp_path), host=host, url=url)) == hosts

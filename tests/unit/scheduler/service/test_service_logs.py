@@ -194,8 +194,8 @@ def test_a_request_has_its_fields(runtime: FakeRuntime, secrets: Secrets, tmp_pa
     (line,) = [each for each in lines(path) if each["logger"] == "raywise.access"]
     del line["at"]
     assert line == {
-        "level": "info", "logger": "raywise.access", "message": "GET /api/v1/workloads/a%0Ab 401", "method": "GET",
-        "path": "/api/v1/workloads/a%0Ab", "status": 401, "ms": 41.7, "client": "testclient",
+        "level": "info", "logger": "raywise.access", "message": "GET /api/v1/workloads/a%0Ab 400", "method": "GET",
+        "path": "/api/v1/workloads/a%0Ab", "status": 400, "ms": 41.7, "client": "testclient",
     }  # fmt: skip
 
 
@@ -209,6 +209,15 @@ def test_the_user_is_told_where_the_api_knows_one(secrets: Secrets, tmp_path: Pa
     path = json_log(tmp_path, secrets)
     TestClient(AccessLog(app)).get("/")  # type: ignore[arg-type]
     assert [each["user"] for each in lines(path) if each["logger"] == "raywise.access"] == ["ann"]
+
+
+def test_the_user_is_the_one_of_the_token(runtime: FakeRuntime, secrets: Secrets, tmp_path: Path) -> None:
+    path = json_log(tmp_path, secrets)
+    client = TestClient(AccessLog(create_app(runtime)))  # type: ignore[arg-type]
+    client.get("/api/v1/workloads", headers={"authorization": f"Bearer {runtime.token}"})
+    client.get("/api/v1/workloads")
+    told = [each for each in lines(path) if each["logger"] == "raywise.access"]
+    assert [(each["status"], each.get("user")) for each in told] == [(200, "admin"), (401, None)]
 
 
 def test_a_request_that_breaks_is_told_as_500(secrets: Secrets, tmp_path: Path) -> None:
