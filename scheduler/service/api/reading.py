@@ -32,7 +32,7 @@ WorkloadId = Annotated[
     str, Path(description="The id of a workload or a pipeline, or as much of its start as is unique")
 ]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many")]
-After = Annotated[int, Query(ge=0, description="Only those after this sequence number")]
+After = Annotated[int, Query(ge=0, lt=2**63, description="Only those after this sequence number")]
 Kinds = Annotated[str | None, Query(description="Only these kinds, separated by commas", pattern=WORDS)]
 
 

@@ -42,7 +42,9 @@ def _add_events(routes: APIRouter, runtime: Runtime, feed: EventFeed) -> None:
     async def stream(
         workload: Annotated[str | None, Query(description="Only of this workload or pipeline")] = None,
         kind: Kinds = None,
-        after: Annotated[int | None, Query(ge=0, description="From this number on; else only what is new")] = None,
+        after: Annotated[
+            int | None, Query(ge=0, lt=2**63, description="From this number on; else only what is new")
+        ] = None,
         last_id: Annotated[str | None, Header(alias="Last-Event-ID", description="Goes before `after`")] = None,
     ) -> StreamingResponse:
         """Events as they happen, as Server-Sent Events: `id` is the sequence number, `event` the kind, `data` the event
@@ -101,7 +103,7 @@ def _add_logs(routes: APIRouter, runtime: Runtime, feed: EventFeed) -> None:
     @routes.get("/workloads/{workload_id}/logs", tags=["workloads"], response_class=PlainTextResponse)
     async def logs(
         workload_id: WorkloadId,
-        offset: Annotated[int, Query(ge=0, description="Leave out so many bytes; of one workload only")] = 0,
+        offset: Annotated[int, Query(ge=0, lt=2**63, description="Leave out so many bytes; of one workload only")] = 0,
         follow: Annotated[bool, Query(description="Go on until it has ended")] = False,
     ) -> Response:
         """What it printed, all attempts; of a pipeline with a line `=== ID` before each workload's. `X-Next-Offset`
