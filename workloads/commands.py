@@ -24,6 +24,7 @@ def environment(job: Job) -> dict[str, str]:
         "RAYWISE_OUTPUT": job.output,
         "RAYWISE_DEVICE_TYPE": job.shards[0].device_type,
         "RAYWISE_WORKLOAD_ID": job.workload_id,
+        "RAYWISE_ATTEMPT": str(job.attempt),
     }
 
 

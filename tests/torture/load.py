@@ -19,7 +19,7 @@ ROWS = 240
 WORDS = {"cat": "meow purr whiskers", "dog": "bark fetch tail", "cow": "moo milk grass"}
 # Every line is one write, so that lines of two attempts that lived at once would both be there.
 SCRIPT = """
-a=$(printf '%s' "$RAYWISE_JOB" | sed 's/.*"attempt": \\([0-9]*\\).*/\\1/'); l="$RAYWISE_OUTPUT/ticks"
+a="$RAYWISE_ATTEMPT"; l="$RAYWISE_OUTPUT/ticks"
 echo "$a begin $(date +%s.%N)" >> "$l"
 for i in $(seq TICKS); do sleep 0.5; echo "$a tick $(date +%s.%N)" >> "$l"; done
 echo "$a" > "$RAYWISE_OUTPUT/.marker.$a"; mv "$RAYWISE_OUTPUT/.marker.$a" "$RAYWISE_OUTPUT/marker"

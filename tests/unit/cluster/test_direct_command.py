@@ -64,6 +64,7 @@ def test_the_environment_of_the_command(tmp_path: Path) -> None:
     told = variables(job, tmp_path / "ended")
     assert told["RAYWISE_INPUT_A_B"] == "/x"
     assert (told["RAYWISE_OUTPUT"], told["RAYWISE_DEVICE_TYPE"]) == (str(tmp_path / "out"), "T4")
+    assert told["RAYWISE_ATTEMPT"] == "2"
     assert told[shell.COMMAND] == "echo $A"
     assert told[shell.STOP_FILE] == str(job.stop_path)
     assert told[shell.ENDED_WELL_FILE] == str(tmp_path / "run" / "ended-well")
