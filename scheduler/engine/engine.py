@@ -363,12 +363,13 @@ class Engine:
     def _estimate(self, snapshot: Snapshot, closed: Closed) -> Situation:
         """What the policy may look at. What may hold nothing (it is paused, or its queue's month is spent) is not
         there, or on its way out."""
-        waiting_or_held = self._store.select(states=("queued", *HOLDS_DEVICES))
-        records = [r for r in waiting_or_held if r.placement is not None or not _may_not_hold(r, closed)]
+        found = self._store.select(states=("queued", *HOLDS_DEVICES))
+        leaving = {record.id for record in found if _may_not_hold(record, closed)}
+        records = [record for record in found if record.placement is not None or record.id not in leaving]
         snapshot = self.as_measured(snapshot)
         known = self._estimates.of(records, snapshot, self._calibration)
         views = [
-            view_of(record, each, self.progress_of(record), self._clock(), leaving=_may_not_hold(record, closed))
+            view_of(record, each, self.progress_of(record), self._clock(), leaving=record.id in leaving)
             for record, each in zip(records, known, strict=True)
         ]
         prices = dict(self._congestion_usd_h)
@@ -395,13 +396,8 @@ class Engine:
         has paid for something already."""
         waiting = [record for record in self._store.select(states=("queued",)) if record.id in plan.explanations]
         events = [
-            self._event(
-                "planned",
-                explanation.summary,
-                record.id,
-                chosen=str(explanation.chosen) if explanation.chosen else None,
-            )
-            for record, explanation in self._said.changes(waiting, plan.explanations)
+            self._event("planned", said.summary, record.id, chosen=str(said.chosen) if said.chosen else None)
+            for record, said in self._said.changes(waiting, plan.explanations)
         ]
         if events:
             self._store.append(*events)

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..states import HOLDS_DEVICES
 from ..store import Charge, Record
 from ..types import QueueRules
 from .charges import charges_of, month_of
@@ -74,10 +73,9 @@ def _left_s(record: Record, progress: Progress, now_s: float) -> float | None:
         return (now_s - progress.running_since_s) * (1.0 - progress.fraction) / done
     if record.predicted is None or record.predicted.seconds is None or record.started_s is None:
         return None
-    whole_s = record.predicted.startup_s + (record.predicted.seconds - record.predicted.startup_s) * (
-        1 - record.fraction
-    )
-    return max(0.0, whole_s - (now_s - record.started_s))
+    startup_s = record.predicted.startup_s
+    work_s = (record.predicted.seconds - startup_s) * (1.0 - record.fraction)
+    return max(0.0, startup_s + work_s - (now_s - record.started_s))
 
 
 @dataclass
@@ -100,17 +98,14 @@ class MonthlySpending:
             if charge.day.startswith(self.month):
                 self.ended_usd[charge.queue] += charge.usd or 0.0
 
-    def by_queue(self, records: Sequence[Record], now_s: float, cycle_s: float | None = None) -> dict[str, float]:
-        """Dollars up to now; with `cycle_s`, what it will be if all that runs is stopped in the next cycle."""
+    def once_stopped(self, holding: Sequence[Record], now_s: float, cycle_s: float) -> Mapping[str, float]:
+        """What it will be by queue if all that holds devices is stopped in the next cycle."""
         spent = defaultdict(float, self.ended_usd)
-        for record in records:
-            if record.placement is None:
-                continue
-            until_s = now_s + (0.0 if cycle_s is None else stop_takes_s(record, cycle_s))
-            for charge in charges_of(record, until_s):
+        for record in holding:
+            for charge in charges_of(record, now_s + stop_takes_s(record, cycle_s)):
                 if charge.day.startswith(self.month):
                     spent[record.queue] += charge.usd or 0.0
-        return dict(spent)
+        return spent
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ class Closed:
 def closed_queues(
     queues: Mapping[str, QueueRules],
     spending: MonthlySpending,
-    records: Sequence[Record],
+    holding: Sequence[Record],
     now_s: float,
     cycle_s: float,
 ) -> Closed:
@@ -133,8 +128,7 @@ def closed_queues(
     limits = {name: rules.limit_usd_month for name, rules in queues.items() if rules.limit_usd_month is not None}
     if not limits:
         return Closed()
-    running = [record for record in records if record.state in HOLDS_DEVICES]
-    spent = spending.by_queue(running, now_s, cycle_s)
+    spent = spending.once_stopped(holding, now_s, cycle_s)
     why = {}
     for name, limit in limits.items():
         if spent.get(name, 0.0) < limit and spending.closed_at_usd.get(name, -1.0) < limit:
