@@ -30,4 +30,8 @@ class CycleReport:
             return record.explanation
         if record.queue in self.closed.why:
             return Explanation(None, f"waits: {self.closed.why[record.queue]}")
-        return self.plan.explanations.get(record.id) or record.explanation
+        planned = self.plan.explanations.get(record.id) or record.explanation
+        refused = next((each.message for each in self.refusals if each.workload_id == record.id), None)
+        if refused is None:
+            return planned
+        return Explanation(None, f"waits: {refused}", planned.options if planned is not None else ())

@@ -72,7 +72,7 @@ def router(runtime: Runtime) -> APIRouter:
         response.headers["Idempotency-Replayed"] = "true"
         return _answer(runtime, known)
 
-    @routes.post("/plan", dependencies=[needs("viewer")])
+    @routes.post("/plan", dependencies=[needs("submitter")])
     def plan(request: SubmitRequest) -> types.PlanView:
         """What each step would run on if the cluster were idle, how long and for how much. Nothing is stored."""
         submission = _submission(request)

@@ -185,6 +185,7 @@ def test_a_command_only_begins_where_the_month_can_pay_for_all_of_it() -> None:
     assert report is not None
     assert [refusal.workload_id for refusal in report.refusals] == ["long"]
     assert "left this month" in report.refusals[0].message
+    assert world.said("long") == f"waits: {report.refusals[0].message}", "and not that a device is the least money"
 
 
 def test_an_attempt_over_midnight_is_charged_to_both_days() -> None:
