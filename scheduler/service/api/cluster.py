@@ -51,7 +51,7 @@ def _add_machines(routes: APIRouter, runtime: Runtime) -> None:
 
     @routes.get("/snapshot", response_class=Response)
     def snapshot() -> Response:
-        """The situation that the last cycle planned for, whole: `raywise replay` plans it again."""
+        """The situation that the last cycle planned for, whole: the same policy plans the same from it."""
         report = runtime.engine.last_report
         if report is None:
             raise ProblemError(404, "no cycle has been completed yet")
