@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 PATIENCE_S = 500
-EPOCHS, STEPS = 4, 4 * 100
+EPOCHS, STEPS = 10, 10 * 100
+"""Enough for it to be worth a move: what has started is left alone for its start-up and 30 s, on any machine."""
 
 
 def submit(service: Service, folder: Path, name: str, text: str) -> str:
@@ -45,7 +46,8 @@ def test_an_urgent_arrival_shrinks_a_training_that_loses_nothing(service: Servic
         service,
         tmp_path,
         "urgent",
-        f"kind: command\nname: urgent\ncommand: until [ -e {tmp_path}/go ]; do sleep 0.2; done\npriority: 10\n"
+        f"kind: command\nname: urgent\ncommand: for i in $(seq 1500); do [ -e {tmp_path}/go ] && break; sleep 0.2; done\n"
+        "priority: 10\n"
         "resources: {devices: [T4], count: 1}\n",
     )
     service.until(urgent, lambda workload: workload["state"] == "running", PATIENCE_S)
