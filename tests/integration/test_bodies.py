@@ -74,14 +74,15 @@ def training(tokens: Attempt, model: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stopped(driver: Driver, nodes: Nodes, training: dict[str, Any]) -> Attempt:
-    """Its first attempt over two shards, one of which is killed; when the gang has ended another epoch, the driver is
-    told to stop."""
+    """Its first attempt over two shards, one of which is killed; when the gang has ended another epoch and been timed,
+    the driver is told to stop."""
     # Slow enough that there is a middle to be killed in, and a checkpoint before it.
     process = driver.start("train", training, [nodes.shard("T4", 0.05), nodes.shard("T4", 0.05)])
     driver.wait_for("train", lambda record: record["kind"] == "step" and record["step"] > 20)
     os.kill(nodes.processes("ray::RayTrainWorker")[0], signal.SIGKILL)
     resumed = driver.wait_for("train", lambda record: record["kind"] == "resumed")
-    driver.wait_for("train", lambda record: record["kind"] == "metrics" and record["t"] > resumed["t"])
+    for kind in ("metrics", "timing"):
+        driver.wait_for("train", lambda record, kind=kind: record["kind"] == kind and record["t"] > resumed["t"])
     process.send_signal(signal.SIGTERM)
     return driver.finish("train", process)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 WARM_STEPS = 2
-WINDOW_S = 5.0
+FIRST_WINDOW_S, WINDOW_S = 1.0, 5.0
+"""The first is short, so that a training that is soon stopped has been timed."""
 
 
 class ShardWork(NamedTuple):
@@ -53,6 +54,7 @@ class TrainProgress:
     window: Window = field(default_factory=Window)
     own: dict[str, Window] = field(default_factory=dict)
     """By device type, in a gang of several: one step of one shard is a step."""
+    _window_s: float = FIRST_WINDOW_S
     _samples: int = 0
     _seen: int = 0
     _last_record: float = float("-inf")
@@ -81,7 +83,7 @@ class TrainProgress:
         if now - self._last_record >= 1.0 or step == self.total_steps:
             self._last_record = now
             self._report_step(step, epoch, loss)
-        if self.window.seconds >= WINDOW_S or (step == self.total_steps and self.window.steps):
+        if self.window.seconds >= self._window_s or (step == self.total_steps and self.window.steps):
             self._report_timing()
 
     def _add_own(self, work: Sequence[ShardWork]) -> None:
@@ -99,7 +101,7 @@ class TrainProgress:
 
     def _report_timing(self) -> None:
         window, own = self.window, self.own
-        self.window, self.own = Window(), {}
+        self.window, self.own, self._window_s = Window(), {}, WINDOW_S
         world = len(self.device_types)
         if len(set(self.device_types)) == 1:
             self._timing(self.device_types[0], world, window)
