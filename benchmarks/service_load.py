@@ -112,7 +112,7 @@ class Bench:
     def states(self) -> dict[str, int]:
         """How all workloads of the service ended."""
         found: dict[str, int] = {}
-        for workload in self.client.list(limit=100_000):
+        for workload in self.client.workloads():
             found[workload["state"]] = found.get(workload["state"], 0) + 1
         return found
 

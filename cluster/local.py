@@ -225,10 +225,10 @@ class LocalCluster:
             self.nodes.append(node)
             self._save()
             try:
-                self._wait_for(node, launch, timeout_s)
+                self._wait_for(node, plan, launch, timeout_s)
             except TimeoutError as error:
                 self._drop(node)
-                if attempt == ATTEMPTS or self.abandoned.is_set():
+                if attempt == ATTEMPTS or self.abandoned.is_set() or not self._has_head(plan):
                     raise ClusterStartError(f"node {plan.name} did not start: {error}\n{_tail(log)}") from error
                 if plan.is_head and not stays:
                     self._move()
@@ -255,7 +255,7 @@ class LocalCluster:
         _CHILDREN[child.pid] = child
         return ProcessId.of(child.pid)
 
-    def _wait_for(self, node: NodeProcess, launch: str, timeout_s: float) -> None:
+    def _wait_for(self, node: NodeProcess, plan: NodePlan, launch: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             _reap([node.process])
@@ -263,10 +263,19 @@ class LocalCluster:
                 raise TimeoutError("its process ended")
             if self.abandoned.is_set():
                 raise TimeoutError("it is not wanted any more")
+            if not self._has_head(plan):  # who mends it waits for this
+                raise TimeoutError("the head has ended")
             if launch in self._launched() and self._dashboard_answers():
                 return
             time.sleep(_POLL_S)
         raise TimeoutError(f"it was not there after {timeout_s:.0f} s")
+
+    def _has_head(self, plan: NodePlan) -> bool:
+        """Whether there is a head for this node to join; it is its own where it is the head."""
+        if plan.is_head:
+            return True
+        _reap([node.process for node in self.nodes])
+        return any(node.name == HEAD and node.process.is_alive() for node in self.nodes)
 
     def _launched(self) -> set[str | None]:
         """Launch labels of the living nodes; empty where the control service does not answer."""

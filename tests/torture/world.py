@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scheduler.client import Client, ClientError
+from scheduler.client import Client, ClientError, NoService
 
 RAYWISE = str(Path(sys.executable).with_name("raywise"))
 START_PATIENCE_S = 900.0
@@ -74,9 +74,13 @@ class Service:
         """All workloads; None where nobody answers."""
         try:
             with Client(home=self.home) as client:
-                return client.list(limit=10_000)
-        except ClientError:
+                return [dict(each) for each in client.workloads()]
+        except NoService:
             return None
+        except ClientError as error:
+            if error.status >= 500:  # it comes up, or goes
+                return None
+            raise
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -240,6 +240,16 @@ def test_a_service_that_died_over_the_mending_leaves_what_the_next_one_can_mend(
     assert again.missing() == []
 
 
+def test_a_node_whose_head_has_ended_is_given_up_at_once_so_that_the_head_can_be_mended(whole: LocalCluster) -> None:
+    _kill(whole, "t4")
+    _kill(whole, "head")
+    with pytest.raises(ClusterStartError, match="the head has ended"):
+        whole.mend("t4")
+    assert whole.missing() == ["head", "t4"]
+    whole.mend("head")
+    assert whole.missing() == []
+
+
 def test_a_start_that_is_abandoned_gives_up_at_once_and_leaves_the_others(whole: LocalCluster) -> None:
     _kill(whole, "t4")
     whole.fakes.answers = False  # type: ignore[attr-defined]
