@@ -115,7 +115,7 @@ def ended(
         after = replace(released, state="cancelled", ended_s=now_s, message="cancelled by the user")
         return after, Event("cancelled", "its processes are gone, as the user wanted", record.id)
     if record.state == "stopping" and record.paused:
-        return paused(released, now_s)
+        return paused(released, now_s, lost_work(record, progress, now_s))
     if record.state == "stopping":
         after = replace(released, state="queued", queued_s=now_s, interrupted=run.state == "lost")
         lost = lost_work(record, progress, now_s)
@@ -124,10 +124,10 @@ def ended(
     return (replace(after, ended_s=now_s) if after.ended_s is not None else after), event
 
 
-def paused(record: Record, now_s: float) -> tuple[Record, Event]:
-    """It holds nothing and waits for nothing, until its pause is over."""
+def paused(record: Record, now_s: float, lost: Mapping[str, float] | None = None) -> tuple[Record, Event]:
+    """It holds nothing and waits for nothing, until its pause is over. `lost` is the work that a stop cost."""
     after = replace(record, state="paused", waited_s=waited_s(record, now_s), queued_s=None, not_before_s=None)
-    return after, Event("paused", record.pause_cause or "the user paused it", record.id)
+    return after, Event("paused", record.pause_cause or "the user paused it", record.id, data=dict(lost or {}))
 
 
 def resumed(record: Record, now_s: float) -> tuple[Record, Event]:

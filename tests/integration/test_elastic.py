@@ -1,4 +1,5 @@
-"""A running training gives devices up to what is more urgent, saves first, and goes on with what is left."""
+"""A running training gives devices up to what is more urgent, saves first, and goes on with what is left; it is paused,
+changed and resumed by its user, and loses nothing by that either."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def events(service: Service, workload_id: str, kind: str) -> list[dict[str, Any]
     return [event for event in found if event["kind"] == kind]
 
 
-def test_an_urgent_arrival_shrinks_a_training_that_loses_nothing(service: Service, tmp_path: Path) -> None:
+def test_a_training_that_is_shrunk_for_an_urgent_arrival_and_then_paused_and_changed_loses_nothing(
+    service: Service, tmp_path: Path
+) -> None:
     tokens, model = make_tokens(tmp_path / "tokens", rows=6400), make_model(tmp_path / "model", hidden=128)
     elastic = submit(
         service,
@@ -58,9 +61,19 @@ def test_an_urgent_arrival_shrinks_a_training_that_loses_nothing(service: Servic
     service.until(elastic, lambda workload: workload["state"] == "running" and workload["attempt"] == 2, PATIENCE_S)
     (tmp_path / "go").touch()
     assert service.until(urgent, lambda workload: workload["ended"], PATIENCE_S)["state"] == "succeeded"
+
+    service.until(elastic, lambda workload: (workload["progress"] or {}).get("step", 0) > 0, PATIENCE_S)
+    assert service.run("pause", elastic).returncode == 0
+    service.until(elastic, lambda workload: workload["state"] == "paused", PATIENCE_S)
+    (paused,) = events(service, elastic, "paused")
+    assert (paused["data"]["lost_fraction"], paused["data"]["lost_s"]) == (0.0, 0.0)
+    assert service.run("change", elastic, "--count", "1", "--priority", "3").returncode == 0
+    assert service.run("resume", elastic).returncode == 0
+
     workload = service.until(elastic, lambda workload: workload["ended"], PATIENCE_S)
     assert workload["state"] == "succeeded"
-    assert events(service, elastic, "starting")[1]["data"]["configuration"] == "T4 x1"
+    assert [event["data"]["configuration"] for event in events(service, elastic, "starting")][1:] == ["T4 x1", "T4 x1"]
+    assert (workload["attempt"], workload["priority"]) == (3, 3)
     assert workload["progress"]["step"] == workload["progress"]["total_steps"] == STEPS
     assert workload["metrics"]["samples"] == EPOCHS * 6400
     assert not events(service, elastic, "retry")

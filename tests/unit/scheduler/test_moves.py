@@ -254,10 +254,11 @@ LOST = [
 
 
 @pytest.mark.parametrize(("progress", "lost"), [row[1:] for row in LOST], ids=[row[0] for row in LOST])
-@pytest.mark.parametrize("kind", ["queued", "retry"])
+@pytest.mark.parametrize("kind", ["queued", "paused", "retry"])
 def test_what_an_ended_attempt_has_lost_is_told(kind: str, progress: Progress, lost: tuple[float, float]) -> None:
-    state: State = "stopping" if kind == "queued" else "running"
-    _, event = end(replace(trained(), state=state), "stopped" if kind == "queued" else "failed", progress)
+    state: State = "running" if kind == "retry" else "stopping"
+    record = replace(trained(), state=state, paused=kind == "paused")
+    _, event = end(record, "failed" if kind == "retry" else "stopped", progress)
     assert event.kind == kind
     assert (event.data["lost_fraction"], event.data["lost_s"]) == pytest.approx(lost)
 
