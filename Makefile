@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-# Each process takes about a gigabyte. The tests with Ray have the machine to themselves: side by side they only slow each
-# other down.
+# Each process takes about a gigabyte. The tests with Ray run one after the other, and wait half of the time for processes
+# to start: `test` runs the others in what they leave.
 UNIT_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m 'not ray' --numprocesses=logical --maxprocesses=4 --dist=worksteal
+UNIT_LOG := $(VENV)/unit-tests.log
 RAY_TESTS := $(PYTEST) -m ray --durations=15
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,10 @@ POSTGRESQL := ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v 
 
 test: $(STAMP) ## All tests: unit, contract and integration on a real local Ray cluster
 	@$(POSTGRESQL)
-	failed=0; $(UNIT_TESTS) || failed=1; $(RAY_TESTS) || failed=1; exit $$failed
+	@echo "the tests without Ray run beside those with it; what they say follows at the end ($(UNIT_LOG))"
+	@failed=0; nice -n 19 env $(UNIT_TESTS) >$(UNIT_LOG) 2>&1 & unit=$$!; \
+	trap 'kill $$unit; exit 130' INT TERM; \
+	$(RAY_TESTS) || failed=1; wait $$unit || failed=1; cat $(UNIT_LOG); exit $$failed
 
 test-unit: $(STAMP) ## Only what needs no Ray
 	@$(POSTGRESQL)

@@ -43,7 +43,7 @@ from scheduler.policy import create
 from scheduler.service import auth
 from scheduler.service.app import create_app
 from scheduler.service.home import Home
-from scheduler.service.main import bind
+from scheduler.service.main import SWITCH_S, bind
 from scheduler.service.pulse import Pulse
 from scheduler.service.runtime import END_FILE, Runtime
 from scheduler.service.waiting import Waiting
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--hours", type=int, default=24)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "reliability.md")
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_S)  # as the service does
     resident = memory(options.hours) if options.hours else []
     text = section(measure(options.queued, options.running, options.requests), resident)
     print(text)

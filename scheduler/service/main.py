@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,10 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 DRAIN_S = 5
 """Requests that are being answered when the service is told to end have so long."""
+
+SWITCH_S = 0.0005
+"""So long the thread that plans goes on while another waits for its turn: a request changes threads a dozen times. With
+Python's own 5 ms a hundredth of all requests took 100 ms beside the cycles of 11,000 workloads, with this 30 ms."""
 
 
 class PortError(RaywiseError):
@@ -81,6 +86,7 @@ def serve(options: ServiceOptions, on_ready: Callable[[ServiceInfo], None] = lam
     home.prepare()
     home.lock()
     SECRETS.add_url(options.store)
+    sys.setswitchinterval(SWITCH_S)
     _check_tls(options)
     with bind(options.port, options.host) as listener:
         open_store(home, options.store).close()
