@@ -198,7 +198,11 @@ def measure(queued: int, running: int, requests: int) -> Measured:
     return found
 
 
-def memory(hours: int, per_hour: int = 200, cycle_s: float = 30.0) -> list[float]:
+PER_HOUR = 160
+"""Arrivals: seven of eight of the devices are busy with them, so that the queue grows no longer."""
+
+
+def memory(hours: int, per_hour: int = PER_HOUR, cycle_s: float = 30.0) -> list[float]:
     """Resident memory in bytes after each simulated hour of arrivals and endings."""
     process, found = psutil.Process(), list[float]()
     with tempfile.TemporaryDirectory(prefix="raywise-high-water-") as folder:
@@ -237,7 +241,7 @@ and asks for a page of 100. The first cycle, which looks at all of them anew, ta
     if resident:
         mebibytes = [f"{each / 2**20:.0f}" for each in resident]
         text += f"""
-Memory after each of {len(resident)} simulated hours of 200 arrivals an hour, MiB: {", ".join(mebibytes)}.
+Memory after each of {len(resident)} simulated hours of {PER_HOUR} arrivals an hour, MiB: {", ".join(mebibytes)}.
 """
     return text
 
