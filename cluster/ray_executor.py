@@ -38,6 +38,8 @@ QUIET = {"RAY_COLOR_PREFIX": "0"}
 PASSED_ON = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables of the service that its runs get too, where they are set."""
 SETUP_TIMEOUT_S = 300
+FORGOTTEN_AFTER = 1000
+"""So many runs that have ended are remembered before they are let go."""
 _BODY_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
 _STATES: Mapping[str, RunState] = {
     "PENDING": "starting",
@@ -109,6 +111,7 @@ class RayExecutor:
 
     def observe(self, run_ids: Collection[str]) -> dict[str, RunObservation]:
         """How these runs stand. Raises ClusterUnreachable."""
+        self._forget(run_ids)
         jobs = self._jobs.statuses(run_ids)
         observed = {run_id: self._observation(run_id, jobs.get(run_id)) for run_id in run_ids}
         for run_id, run in observed.items():
@@ -119,6 +122,17 @@ class RayExecutor:
             elif not run.ended and self._grace_is_over(run_id):
                 self._end(run_id)
         return observed
+
+    def _forget(self, run_ids: Collection[str]) -> None:
+        """Of runs that nobody looks at any more only so many are remembered."""
+        if len(self._offsets) <= len(run_ids) + FORGOTTEN_AFTER:
+            return
+        kept = set(run_ids)
+        for run_id in [each for each in self._offsets if each not in kept]:
+            for known in (self._offsets, self._phase_offsets, self._deadlines_s):
+                known.pop(run_id, None)
+            self._running.discard(run_id)
+            self._swept.discard(run_id)
 
     def stop(self, run_id: str, grace_s: float = 0.0) -> None:
         """Ask the run to end, or end it: SIGTERM to its driver and children, SIGKILL after 3 s; its actors end with it.

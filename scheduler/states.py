@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from workloads.errors import RaywiseError
 
 State = Literal["pending", "queued", "starting", "running", "stopping", "paused", "succeeded", "failed", "cancelled"]
 
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+LIVE: frozenset[State] = frozenset(get_args(State)) - ENDED
 HOLDS_DEVICES: frozenset[State] = frozenset({"starting", "running", "stopping"})
 
 TRANSITIONS: dict[tuple[State, State], str] = {

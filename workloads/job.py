@@ -142,7 +142,9 @@ def _records(chunk: bytes) -> Iterator[dict[str, Any]]:
     for line in chunk.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+            if b"\\u" in line or not line.isascii():  # half a surrogate pair, e.g. of a file's name: no store takes it
+                record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and "kind" in record:
             yield record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workloads.errors import Problem, SpecError
@@ -11,6 +11,8 @@ from workloads.models import PACKAGE_PREFIX, is_hub_id
 from workloads.outputs import is_ours
 from workloads.remote import may_publish
 from workloads.spec import WorkloadSpec
+
+from ..store import Record
 
 EMPTY_FOLDER = "choose an empty folder"
 
@@ -83,6 +85,32 @@ def taken(spec: WorkloadSpec, others: Mapping[str, str]) -> list[Problem]:
     except OSError as error:
         return [Problem(f"{folder} cannot be read: {error.strerror}", "output", "choose another folder")]
     return [] if free else [Problem(f"{folder} holds what Raywise did not write", "output", EMPTY_FOLDER)]
+
+
+def in_use(records: Sequence[Record], live: Iterable[Record], runs: Path) -> list[Problem]:
+    """What speaks against the outputs that users chose for these workloads, beside those that have not ended: two that
+    write into one folder, or publish to one URL, would each take the other's files for old ones. `runs` is where the
+    workloads' own folders are: nobody chooses one of those."""
+    chosen = [record for record in records if record.publish or Path(record.run_dir) not in Path(record.output).parents]
+    if not chosen:
+        return []
+    others = [other for other in live if other.id not in {record.id for record in records}]
+    ours = f"{runs.resolve()}/"
+    problems = []
+    for record in chosen:
+        field = f"steps.{record.name}.output" if record.pipeline_id else "output"
+        place = record.publish or record.output
+        if not record.publish and f"{place}/".startswith(ours):
+            problems.append(Problem(f"{place} is among the folders of workloads", field, "choose another folder"))
+            continue
+        there = f"{place.rstrip('/')}/"
+        for other in others:
+            theirs = f"{(other.publish or other.output).rstrip('/')}/"
+            if theirs.startswith(there) or there.startswith(theirs):
+                hint = "wait until it has ended, cancel it, or choose another folder"
+                problems.append(Problem(f"{other.id}, which has not ended, writes to {theirs[:-1]}", field, hint))
+                break
+    return problems
 
 
 def _local(path: str) -> str:

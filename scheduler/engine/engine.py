@@ -21,6 +21,7 @@ from ..states import ENDED, HOLDS_DEVICES
 from ..store import EngineStore, Event, Record
 from ..types import Explanation, Plan, QueueRules, Situation
 from . import moves
+from .apart import Apart
 from .charges import charges_of, month_of
 from .estimates import EstimateCache
 from .launch import run_request
@@ -96,7 +97,7 @@ class Engine:
         self._memory = PolicyMemory(store, policy.name)
         self._estimates = EstimateCache()
         self._said = Said(clock())
-        self._spending = MonthlySpending()
+        self._spending, self._apart = MonthlySpending(), Apart()
         self._began_s, self._cycle_s = clock(), 1.0
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
@@ -218,7 +219,7 @@ class Engine:
         observed = self._executor.observe([record.run_id for record in holding])
         here = frozenset(node.node_id for node in snapshot.nodes)
         for record in holding:
-            with about(record.id):
+            with about(record.id), self._apart.of(record):
                 records = self._executor.progress(record.run_id)
                 progress = fold(self.progress_of(record), records)
                 self._progress[record.run_id] = progress

@@ -54,7 +54,7 @@ def grace_s(record: Record, now_s: float, cycle_s: float) -> float:
     more than its budget can pay for."""
     if record.cancel_requested:
         return 0.0
-    if record.pause_cause != BUDGET_SPENT or record.budget_usd is None or not record.price_usd_h:
+    if record.budget_usd is None or not record.price_usd_h:
         return record.grace_s
     left_usd = record.budget_usd - (record.cost_usd(now_s) or 0.0)
     paid_s = left_usd / record.price_usd_h * 3600 - forced_stop_s(cycle_s)
@@ -114,7 +114,8 @@ class Closed:
 
     why: Mapping[str, str] = field(default_factory=dict)
     left_usd: Mapping[str, float] = field(default_factory=dict)
-    """Of the queues with a limit that are not closed: what they may still spend."""
+    """Of the queues with a limit that are not closed: what they may still spend, without what is promised to runs that
+    cannot be stopped and go on."""
 
 
 def closed_queues(
@@ -137,7 +138,19 @@ def closed_queues(
         until = "it goes on next month, or with a larger limit_usd_month"
         why[name] = f"queue {name} has spent its ${limit:.2f} of {spending.month}: {until}"
     left = {name: limit - spent.get(name, 0.0) for name, limit in limits.items() if name not in why}
+    for record in holding:
+        if record.queue in left:
+            left[record.queue] -= _promised_usd(record, now_s, cycle_s)
     return Closed(why, left)
+
+
+def _promised_usd(record: Record, now_s: float, cycle_s: float) -> float:
+    """What a run that cannot be stopped and go on later will still need, by its prediction, after what it will have
+    cost once stopped."""
+    if resumes(record) or record.predicted is None or record.predicted.seconds is None or not record.price_usd_h:
+        return 0.0
+    held_s = now_s - (now_s if record.started_s is None else record.started_s) + stop_takes_s(record, cycle_s)
+    return max(0.0, record.predicted.seconds - held_s) / 3600 * record.price_usd_h
 
 
 def same_month(spending: MonthlySpending, now_s: float) -> bool:

@@ -80,13 +80,17 @@ class Progress:
         return max(0.0, now_s - max(self.running_since_s, self.saved_s or 0.0))
 
 
+LATEST_S = 1e11
+"""A time after this is none."""
+
+
 def fold(progress: Progress, records: Iterable[Mapping[str, Any]]) -> Progress:
     """`progress` after these records. Unknown kinds and malformed records are passed over."""
     for record in records:
         step = _STEPS.get(str(record.get("kind")))
         if step is not None:
             try:
-                progress = replace(step(progress, record), last_s=float(record["t"]))
+                progress = replace(step(progress, record), last_s=_time(record["t"]))
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 continue
     return progress
@@ -95,15 +99,15 @@ def fold(progress: Progress, records: Iterable[Mapping[str, Any]]) -> Progress:
 def _phase(progress: Progress, record: Mapping[str, Any]) -> Progress:
     since = progress.running_since_s
     if record["phase"] == "running" and since is None:
-        since = float(record["t"])
+        since = _time(record["t"])
     return replace(progress, phase=str(record["phase"]), running_since_s=since)
 
 
 def _step(progress: Progress, record: Mapping[str, Any]) -> Progress:
     return replace(
         progress,
-        step=int(record["step"]),
-        total_steps=int(record["total_steps"]),
+        step=_count(record["step"]),
+        total_steps=_count(record["total_steps"]),
         loss=_number(record.get("loss")),
         epoch=record.get("epoch"),
         per_second=_number(record.get("samples_s")),
@@ -114,7 +118,7 @@ def _checkpoint(progress: Progress, record: Mapping[str, Any]) -> Progress:
     """That of a user's own loop has no step: it says when, and not how much."""
     step = record.get("step")
     return replace(
-        progress, saved_step=progress.saved_step if step is None else int(step), saved_s=_finite(record["t"])
+        progress, saved_step=progress.saved_step if step is None else _count(step), saved_s=_time(record["t"])
     )
 
 
@@ -122,8 +126,8 @@ def _rows(progress: Progress, record: Mapping[str, Any]) -> Progress:
     total = record.get("total_rows")
     return replace(
         progress,
-        rows=int(record["rows"]),
-        total_rows=progress.total_rows if total is None else int(total),
+        rows=_count(record["rows"]),
+        total_rows=progress.total_rows if total is None else _count(total),
         per_second=_number(record.get("rows_s")),
         rows_by_device=dict(record.get("by_device") or progress.rows_by_device),
     )
@@ -166,8 +170,8 @@ def _resumed(progress: Progress, record: Mapping[str, Any]) -> Progress:
     resumed = replace(progress, resumed=progress.resumed + 1)
     if record.get("step") is None:
         return resumed
-    step = int(record["step"])
-    return replace(resumed, step=step, saved_step=step, saved_s=_finite(record["t"]))
+    step = _count(record["step"])
+    return replace(resumed, step=step, saved_step=step, saved_s=_time(record["t"]))
 
 
 def _note(progress: Progress, record: Mapping[str, Any]) -> Progress:
@@ -184,10 +188,19 @@ def _failed(progress: Progress, record: Mapping[str, Any]) -> Progress:
     return replace(progress, failed=dict(record))
 
 
-def _finite(value: Any) -> float:
+def _time(value: Any) -> float:
+    """Seconds since 1970, before the year 5000. Raises ValueError."""
     number = float(value)
-    if not math.isfinite(number):
+    if not 0 <= number < LATEST_S:
         raise ValueError(f"{number} is no time")
+    return number
+
+
+def _count(value: Any) -> int:
+    """What a database can hold and a float can be divided by. Raises ValueError."""
+    number = int(value)
+    if not 0 <= number < 2**63:
+        raise ValueError("no number of steps or rows")
     return number
 
 

@@ -23,11 +23,13 @@ from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
 from cluster.ray_observer import RayObserver
 from cluster.types import Snapshot
+from workloads.errors import SpecError
 from workloads.loading import Submission
 from workloads.spec import WorkloadSpec
 
 from ..admission import FileProfiler, StepPlan, admit, plan_steps
 from ..admission.code import pack_code
+from ..admission.outputs import in_use
 from ..collecting import Collector
 from ..engine import Engine, Upstream
 from ..engine.launch import progress_path
@@ -35,6 +37,7 @@ from ..estimate.model_profile import use_cache
 from ..estimate.work import Work
 from ..log_context import leave_cycle
 from ..policy import Policy, create
+from ..states import LIVE
 from ..store import Event, Record, StoreError
 from ..types import QueueRules
 from . import auth
@@ -67,6 +70,10 @@ class ClusterAccess:
     dashboard_url: str
     token_path: Path | None = None
     local: LocalCluster | None = None
+
+
+_ACCEPTING = threading.Lock()
+"""Held from the look at what others write to the record that this one does."""
 
 
 def host_rates(home: Home) -> HostRates:
@@ -195,7 +202,10 @@ class Runtime:
                 Path(record.run_dir).mkdir(parents=True, exist_ok=True)
                 if record.code_path is not None:
                     pack_code(Path(str(record.spec["code"])), Path(record.code_path))
-            self.store.add(records, events, request)
+            with _ACCEPTING:  # who comes next sees the outputs of this
+                if problems := in_use(records, self.store.select(states=LIVE), self.home.runs):
+                    raise SpecError(*(replace(problem, file=submission.file) for problem in problems))
+                self.store.add(records, events, request)
         except BaseException:
             for record in records:
                 shutil.rmtree(record.run_dir, ignore_errors=True)

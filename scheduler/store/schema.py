@@ -32,6 +32,7 @@ workloads = sa.Table(
     sa.Index("workloads_by_owner", "owner", "number"),
     sa.Index("workloads_by_queue", "queue", "number"),
     sa.Index("workloads_by_pipeline", "pipeline_id", "number"),
+    sa.Index("workloads_by_spending", "state", "kind", "queue", "spent_usd"),
 )
 
 events = sa.Table(

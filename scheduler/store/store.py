@@ -10,7 +10,8 @@ import json
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ class Spending:
     """Device seconds of what has none."""
 
 
+@dataclass
+class _Write:
+    """A transaction, and what becomes known with its commit."""
+
+    db: sa.Connection
+    sequence: int
+    records: dict[str, Record] = field(default_factory=dict)
+
+
 class Store:
     """Workloads, events, what was learnt and settings. Safe to use from several threads of one process."""
 
@@ -98,7 +108,8 @@ class Store:
     def add(self, records: Sequence[Record], events: Sequence[Event], request: tuple[str, str] | None = None) -> None:
         """Accept new workloads, all or none. `request` is the idempotency key of their owner and a digest of what was
         submitted with it. Raises StoreError where an id or a key is taken."""
-        with self.database.transaction() as db:
+        with self._writing() as write:
+            db = write.db
             number = db.scalar(sa.select(sa.func.coalesce(sa.func.max(_workloads.c.number), 0))) or 0
             rows = [_row(record) | {"number": number + index} for index, record in enumerate(records, start=1)]
             if rows:
@@ -107,8 +118,8 @@ class Store:
                 first = records[0]
                 taken = {"owner": first.owner, "key": request[0], "digest": request[1], "at_s": first.submitted_s}
                 db.execute(schema.requests.insert(), taken | {"accepted_id": first.pipeline_id or first.id})
-            sequence = self._append(db, events)
-        self._committed({record.id: record for record in records}, sequence)
+            write.sequence = self._append(db, events)
+            write.records = {record.id: record for record in records}
 
     def accepted(self, owner: str, key: str) -> tuple[str, str] | None:
         """What an owner's idempotency key became before: the digest of the submission and its id."""
@@ -125,9 +136,8 @@ class Store:
 
     def put_all(self, changes: Sequence[tuple[Record, Sequence[Event]]], charges: Sequence[Charge] = ()) -> None:
         """As `put`, of several workloads in one transaction."""
-        with self.database.transaction() as db:
-            written: dict[str, Record] = {}
-            sequence = self._sequence
+        with self._writing() as write:
+            db, written = write.db, write.records
             for record, events in changes:
                 before = written.get(record.id) or self._stored(db, record.id)
                 if before is None:
@@ -135,25 +145,24 @@ class Store:
                 if before.state != record.state:
                     check_transition(record.id, before.state, record.state)
                 written[record.id] = keeping_the_users(record, before)
-                sequence = self._append(db, events)
+                write.sequence = self._append(db, events)
             self._update(db, written.values())
             if charges:
                 db.execute(self._insert(schema.charges).on_conflict_do_nothing(), [_charge(each) for each in charges])
-        self._committed(written, sequence)
 
     def change(self, workload_id: str, event: Event, **changes: Any) -> Record | None:
         """Set what belongs to the user, whatever the engine is doing with the workload; None where it is unknown."""
         wrong = set(changes) - OWNED_BY_USER
         if wrong:
             raise ValueError(f"not the user's: {', '.join(sorted(wrong))}")
-        with self.database.transaction() as db:
-            before = self._stored(db, workload_id)
+        with self._writing() as write:
+            before = self._stored(write.db, workload_id)
             if before is None:
                 return None
             after = replace(before, **changes)
-            self._update(db, [after])
-            sequence = self._append(db, [event])
-        self._committed({workload_id: after}, sequence)
+            self._update(write.db, [after])
+            write.sequence = self._append(write.db, [event])
+            write.records = {workload_id: after}
         return after
 
     def request_cancel(self, workload_id: str, event: Event) -> Record | None:
@@ -162,23 +171,23 @@ class Store:
 
     def append(self, *events: Event) -> None:
         """Append events that change no workload."""
-        with self.database.transaction() as db:
-            sequence = self._append(db, events)
-        self._committed({}, sequence)
+        with self._writing() as write:
+            write.sequence = self._append(write.db, events)
 
     def change_table(self, statement: sa.Executable, *events: Event) -> None:
         """Change a table that holds no workloads, and append the events that tell of it, in one transaction. Raises
         StoreError."""
-        with self.database.transaction() as db:
-            db.execute(statement)
-            sequence = self._append(db, events)
-        self._committed({}, sequence)
+        with self._writing() as write:
+            write.db.execute(statement)
+            write.sequence = self._append(write.db, events)
 
     def get(self, workload_id: str) -> Record | None:
         """One workload, or None."""
         with self.database.lock:
             found = self._live.get(workload_id) or self._ended.get(workload_id)
             if found is not None:
+                if workload_id in self._ended:
+                    self._ended.move_to_end(workload_id)
                 return found
             with self.database.reading() as db:
                 return self._stored(db, workload_id)
@@ -406,18 +415,27 @@ class Store:
             return int(db.scalar(sa.select(sa.func.max(_events.c.sequence))) or 0)
         return self._sequence
 
-    def _committed(self, records: Mapping[str, Record], sequence: int) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[_Write]:
+        """A transaction, and what it wrote known before anybody else reads or writes: a writer that came between the
+        two would put what was there before over it."""
         with self.database.lock:
-            for name, record in records.items():
-                if record.state in ENDED:
-                    self._live.pop(name, None)
-                    self._ended.pop(name, None)
-                    self._ended[name] = record
-                else:
-                    self._live[name] = record
-            while len(self._ended) > ENDED_KEPT:
-                self._ended.popitem(last=False)
-            self._sequence = max(self._sequence, sequence)
+            with self.database.transaction() as db:
+                write = _Write(db, self._sequence)
+                yield write
+            self._committed(write.records, write.sequence)
+
+    def _committed(self, records: Mapping[str, Record], sequence: int) -> None:
+        for name, record in records.items():
+            if record.state in ENDED:
+                self._live.pop(name, None)
+                self._ended.pop(name, None)
+                self._ended[name] = record
+            else:
+                self._live[name] = record
+        while len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
+        self._sequence = max(self._sequence, sequence)
 
 
 def _conditions(wanted: Filter) -> Iterator[sa.ColumnElement[bool]]:

@@ -77,11 +77,22 @@ class ItemWorker:
                 result = self._do(item)
             seconds = round(time.perf_counter() - begun, 6)
             known = {"index": item[0], "item": item[1], "device_type": self._device_type, "seconds": seconds}
-            return Outcome(line=json.dumps({**known, "result": result}, ensure_ascii=False, allow_nan=False))
+            return Outcome(line=_line({**known, "result": result}))
         except Failed as error:
-            return Outcome(error=str(error))
+            return Outcome(error=_writable(str(error)))
         except Exception as error:
-            return Outcome(error=f"{type(error).__name__}: {error}")
+            return Outcome(error=_writable(f"{type(error).__name__}: {error}"))
+
+
+def _line(values: dict[str, Any]) -> str:
+    """JSON; text that UTF-8 does not have (the name of a file with a stray byte) as escapes."""
+    line = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    return line if _writable(line) == line else json.dumps(values, allow_nan=False)
+
+
+def _writable(text: str) -> str:
+    """As text that can be written as UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class Failed(Exception):

@@ -130,9 +130,9 @@ def _add_change(routes: APIRouter, runtime: Runtime) -> None:
 
     @routes.patch("")
     def change_workload(workload_id: WorkloadId, body: ChangeRequest, user: CurrentUser) -> types.Changed:
-        """Set priority, deadline, budget, objective, queue or the number of devices, while it waits or runs. Of a
-        pipeline: priority, deadline, objective and queue of all steps that have not ended. A larger budget lets go on
-        what is paused since its budget was spent."""
+        """Set priority, deadline, budget, objective or the number of devices, while it waits or runs; the queue, while
+        it holds no devices. Of a pipeline: priority, deadline, objective and queue of all steps that have not ended. A
+        larger budget lets go on what is paused since its budget was spent."""
         asked = body.asked()
         with one_at_a_time:  # a change is made of the spec as it is stored
             found = _own(runtime, workload_id, user)
@@ -140,11 +140,19 @@ def _add_change(routes: APIRouter, runtime: Runtime) -> None:
             going = _going(found)
             if not going:
                 raise ProblemError(409, f"{found.id} has ended")
+            if "queue" in asked and (holding := [record for record in going if record.state in HOLDS_DEVICES]):
+                raise _charged_where_it_began(holding)
             changes = zip(going, _changes(runtime, going, asked), strict=True)
             changed = [_store(runtime, record, each, user) for record, each in changes]
         runtime.wake()
         records = [record for record in changed if record is not None]
         return {"id": found.id, "changed": sorted(asked), "workloads": showing.short(runtime, records)}
+
+
+def _charged_where_it_began(records: list[Record]) -> ProblemError:
+    hint = "pause it first: what it has cost is then charged to the queue that it ran in"
+    problems = [Problem(f"{record.id} holds devices of queue {record.queue}", "queue", hint) for record in records]
+    return ProblemError(409, f"{problems[0].message}; {hint}", problems)
 
 
 def _changes(runtime: Runtime, records: list[Record], asked: dict[str, Any]) -> list[Change]:

@@ -339,3 +339,17 @@ def test_a_run_that_ended_by_itself_as_it_was_asked_to_is_stopped(
     run = executor.observe(["a"])["a"]
     assert (run.state, run.message) == (state, "" if state == "stopped" else "boom")
     assert run.ended
+
+
+def test_runs_that_nobody_looks_at_any_more_are_forgotten(
+    executor: RayExecutor, server: FakeJobsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ray_executor.FORGOTTEN_AFTER", 2)
+    server.job("a", "RUNNING", start_time=1000)
+    for name in ("a", "b", "c", "d"):
+        executor.progress(name)
+    executor.observe(["a", "d"])
+    assert set(executor._offsets) == {"a", "b", "c", "d"}, "only so many are too many"
+    executor.progress("e")
+    executor.observe(["a"])
+    assert set(executor._offsets) == {"a"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -325,3 +326,36 @@ def test_the_user_is_who_the_guard_says() -> None:
     with pytest.raises(ProblemError, match="nobody knows") as raised:
         users.current_user(Nobody())  # type: ignore[arg-type]
     assert raised.value.status == 401
+
+
+def test_what_holds_devices_stays_in_the_queue_that_is_charged_for_it(api: TestClient, runtime: FakeRuntime) -> None:
+    name = running(api, runtime)
+    said = problem(change(api, name, queue="night"), 409)
+    assert said["detail"].startswith(f"{name} holds devices of queue default; pause it first")
+    assert get(runtime, name).queue == "default"
+    stored(runtime, "w")
+    assert change(api, "w", queue="night").status_code == 200
+
+
+def test_an_output_belongs_to_one_workload_until_it_has_ended(
+    api: TestClient, runtime: FakeRuntime, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine" / "results"
+    first = submit(api, COMMAND + f"output: {out}\n").json()["id"]
+    for other in (out, out / "deeper", out.parent):
+        said = problem(submit(api, COMMAND + f"output: {other}\n"), 422)
+        assert f"{first}, which has not ended, writes to {out}" in said["detail"]
+    assert submit(api, COMMAND + f"output: {out}-2\n").status_code == 201
+    api.post(f"/api/v1/workloads/{first}/cancel")
+    runtime.cycle()
+    assert get(runtime, first).state == "cancelled"
+    assert submit(api, COMMAND + f"output: {out}\n").status_code == 201
+
+
+def test_nobody_chooses_the_folder_of_a_workload_though_runs_lie_elsewhere(
+    api: TestClient, runtime: FakeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(runtime.home), "runs", tmp_path / "runs")
+    victim = submit(api).json()["id"]
+    said = problem(submit(api, COMMAND + f"output: {get(runtime, victim).output}\n"), 422)
+    assert "is among the folders of workloads" in said["detail"]

@@ -249,3 +249,24 @@ def test_what_will_end_within_its_budget_is_not_stopped(world: World) -> None:
     world.submit("a", script=script, work=work, gang=True, resources=resources, budget_usd=budget_usd)
     world.run_until_ended()
     assert world.states() == {"a": "succeeded"}
+
+
+def test_what_is_promised_to_commands_that_run_is_not_given_to_another() -> None:
+    world = queue_world(limit_usd=0.60)
+    for name in ("a", "b", "c"):
+        work = Work("command", name, declared_s=3600.0)
+        world.submit(name, script=Script(run_s=3600.0), work=work, queue="night", resources={"devices": ["T4"]})
+        for _ in range(3):
+            world.cycle()
+    held = [name for name in ("a", "b", "c") if world.get(name).placement is not None]
+    assert held == ["a"], "an hour is more than half of what there is"
+    assert "left this month" in world.said("b")
+
+
+def test_a_stop_for_the_plan_too_takes_no_more_than_the_budget_can_pay_for() -> None:
+    record = Record(
+        "a", "a", "train", {"grace": 600.0}, "stopping", 0.0, "/o", "/r", attempt=1, started_s=0.0, budget_usd=1.0,
+        placement=placed(("T4", "n")), price_usd_h=1.0,
+    )  # fmt: skip
+    assert grace_s(record, 0.0, 1.0) == record.grace_s
+    assert 0.0 < grace_s(record, 3600.0 - 100.0, 1.0) < 100.0

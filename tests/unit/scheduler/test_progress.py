@@ -233,3 +233,20 @@ def test_what_a_restart_keeps(progress: Progress, saved: float) -> None:
 )
 def test_seconds_that_a_stop_would_lose(progress: Progress, unsaved_s: float) -> None:
     assert progress.unsaved_s(100.0) == unsaved_s
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        step(10**400),
+        step(3) | {"total_steps": 2**63},
+        step(-1),
+        step(3) | {"t": 1e300},
+        step(3) | {"t": -5.0},
+        {**T, "kind": "rows", "rows": 10**400, "total_rows": 5},
+        {**T, "kind": "resumed", "step": 10**400},
+        {**T, "kind": "checkpoint", "step": 2**64},
+    ],
+)
+def test_numbers_that_nothing_can_hold_are_passed_over(record: dict[str, Any]) -> None:
+    assert after(record) == Progress()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -423,3 +423,26 @@ def test_the_last_cause_of_each_workload_comes_in_one_answer(store: Store) -> No
     assert store.last_causes(["a", "b", "c"], "retry") == {"a": "2", "b": "2"}
     assert store.last_causes([], "retry") == {}
     assert [event.cause for event in store.events(workload_ids=["a"], kinds=["retry"])] == ["1", "2"]
+
+
+def test_a_users_change_between_a_commit_and_its_being_known_waits_and_nothing_is_overwritten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add([record("a", state="queued")], [])
+    user = threading.Thread(target=lambda: store.change("a", Event("pause-requested", "x", "a"), paused=True))
+    known = Store._committed
+
+    def slow(self: Store, records: Mapping[str, Record], sequence: int) -> None:
+        if not user.ident:
+            user.start()
+            user.join(0.2)
+            assert user.is_alive(), "it wrote over what it did not know"
+        known(self, records, sequence)
+
+    monkeypatch.setattr(Store, "_committed", slow)
+    store.put(record("a", state="starting", attempt=1), Event("starting", "x", "a"))
+    user.join(10.0)
+    (live,) = store.select(states=["starting", "queued"])
+    assert (live.state, live.attempt, live.paused) == ("starting", 1, True)
+    (stored,) = store.page(Filter()).records
+    assert stored == live

@@ -38,7 +38,8 @@ def result(outcome: Outcome) -> Any:
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_items.py").write_text(
         "def double(item):\n    return {'twice': item * 2}\n\n\ndef breaks(item):\n    raise ValueError('no ' + item)\n\n\n"
-        "def strange(item):\n    return object()\n\n\ndef nan(item):\n    return float('nan')\n"
+        "def strange(item):\n    return object()\n\n\ndef stray(item):\n    return 'caf\\udce9'\n\n\n"
+        "def breaks_over_it(item):\n    raise OSError('no caf\\udce9')\n\n\ndef nan(item):\n    return float('nan')\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -136,3 +137,11 @@ def _lives(pid: str) -> bool:
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_name_with_a_stray_byte_can_be_written_whether_it_is_a_result_or_an_error() -> None:
+    outcome = one(worker(entrypoint="mine_items:stray").run([(0, "x")]))
+    assert json.loads(outcome.line.encode())["result"] == "caf\udce9"
+    outcome = one(worker(entrypoint="mine_items:breaks_over_it").run([(0, "x")]))
+    assert outcome.error.encode() == b"OSError: no caf?"

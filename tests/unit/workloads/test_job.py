@@ -58,3 +58,14 @@ def test_maybe_writes_each_kind_at_most_once_an_interval(tmp_path: Path) -> None
         writer.maybe("rows", rows=1)
         writer.maybe("step", step=1)
     assert [record["kind"] for record in read_progress(writer.path)[0]] == ["rows", "step"]
+
+
+def test_text_that_no_store_takes_is_read_as_text_and_a_line_that_is_no_record_is_passed_over(tmp_path: Path) -> None:
+    writer = ProgressWriter(tmp_path / "p.jsonl")
+    writer.write("failed", message="no file '/data/caf\udce9.txt'", more={"\ud800": ["\udfff"]})
+    with open(writer.path, "ab") as file:
+        file.write(b"[" * 100_000 + b"\n")
+        file.write('{"kind": "note", "message": "\u00e9 \U0001f600 \\ud83d\\ude00"}\n'.encode())
+    failed, note = read_progress(writer.path)[0]
+    assert (failed["message"], failed["more"]) == ("no file '/data/caf?.txt'", {"?": ["?"]})
+    assert note["message"] == "\u00e9 \U0001f600 \U0001f600"
