@@ -497,14 +497,3 @@ def test_a_run_that_began_and_ended_between_two_looks_is_told_whole(world: World
     world.submit("short", script=Script(run_s=0.5))
     world.run_until_ended(advance_s=5.0)
     assert world.kinds("short") == ["submitted", "queued", "planned", "starting", "running", "succeeded"]
-
-
-def test_a_workload_that_cannot_be_brought_up_to_date_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
-    stray = ({"kind": "failed", "message": "no caf\udce9", "retryable": True},)
-    world.submit("bad", script=Script(run_s=5.0, records=[(1.0, stray[0])], fail_at_s=5.0, message="no caf\udce9"))
-    world.submit("good", script=Script(run_s=5.0))
-    for _ in range(6):
-        world.cycle(5.0)
-    assert world.get("good").state == "succeeded"
-    assert caplog.text.count("workload bad could not be brought up to date: the others go on") == 1
