@@ -18,6 +18,7 @@ UPLOAD_DEADLINE_S = 120.0
 # for: Ray keeps those that ended.
 _LIST_FROM = 4
 _JOBS_A_QUESTION = 10
+UNREADABLE = "Ray cannot show this log: it holds bytes that are no UTF-8"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class JobsApi:
     def logs(self, submission_id: str) -> str:
         """What the job printed; empty where Ray has nothing. Raises ClusterUnreachable."""
         reply = self._request("GET", f"/api/jobs/{submission_id}/logs", accept_errors=True)
+        if reply.status_code >= 500 and "can't decode" in reply.text:  # Ray reads it as UTF-8, every time anew
+            return f"{UNREADABLE}\n"
         return str(reply.json().get("logs") or "") if reply.status_code == 200 else ""
 
     def _get(self, path: str) -> Any:

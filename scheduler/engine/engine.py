@@ -27,6 +27,7 @@ from .estimates import EstimateCache
 from .launch import run_request
 from .learn import learn, learn_first_items, learn_rates
 from .limits import BUDGET_SPENT, Closed, MonthlySpending, closed_queues, grace_s, over_budget, same_month
+from .needs import Needs
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
 from .progress import Progress, fold
@@ -98,6 +99,7 @@ class Engine:
         self._estimates = EstimateCache()
         self._said = Said(clock())
         self._spending, self._apart = MonthlySpending(), Apart()
+        self._needs = Needs(store)
         self._began_s, self._cycle_s = clock(), 1.0
         self.cycle = store.last_cycle()
         self.last_report: CycleReport | None = None
@@ -323,8 +325,7 @@ class Engine:
     def _promote(self) -> None:
         """Workloads whose needs are met join the queue; those whose needs failed end."""
         changes = list[tuple[Record, Sequence[Event]]]()
-        for record in self._store.select(states=["pending"]):
-            needs = [need for name in record.needs if (need := self._store.get(name)) is not None]
+        for record, needs in self._needs.of(self._store.select(states=["pending"])):
             broken = [need for need in needs if need.state in ENDED and need.state != "succeeded"]
             if broken:
                 message = f"{broken[0].name} {broken[0].state}, and this needs it"

@@ -268,7 +268,7 @@ class Runtime:
         try:
             text = self.executor.logs(record.run_id)
             if text:
-                (Path(record.run_dir) / f"{record.run_id}.log").write_text(text)
+                (Path(record.run_dir) / f"{record.run_id}.log").write_text(text, errors="replace")
         except (OSError, ClusterUnreachable) as error:
             log.warning("the logs of %s are not kept: %s", record.run_id, error)
         remove_copy(Path(record.run_dir), record.run_id)

@@ -353,3 +353,12 @@ def test_runs_that_nobody_looks_at_any_more_are_forgotten(
     executor.progress("e")
     executor.observe(["a"])
     assert set(executor._offsets) == {"a"}
+
+
+def test_a_log_that_ray_cannot_read_is_said_to_be_one_and_one_that_is_not_there_yet_is_empty(
+    executor: RayExecutor, server: FakeJobsServer
+) -> None:
+    server.status, server.jobs["a/logs"] = 500, {"detail": "'utf-8' codec can't decode byte 0xe9 in position 3"}
+    assert executor.logs("a").startswith("Ray cannot show this log")
+    server.jobs["a/logs"] = {"detail": "no agent yet"}
+    assert executor.logs("a") == ""
