@@ -8,6 +8,7 @@ PostgreSQL database by an advisory lock that goes with the connection.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from . import schema
 
 _LOCK = 7_293_011
 """The number of the advisory lock."""
+LOCK_PATIENCE_S = 3.0
+"""A PostgreSQL server sees so late, at most, that the service before this one has ended."""
 _VERSION = "schema-version"
 
 
@@ -87,12 +90,9 @@ class Database:
 
     def _connect(self) -> sa.Connection:
         connection = self._engine.connect()
-        if self.dialect == "postgresql" and self._exclusive:
-            with connection.begin():
-                held = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK)))
-            if not held:
-                connection.close()
-                raise StoreError(f"{self.place}: another service works with this database")
+        if self.dialect == "postgresql" and self._exclusive and not _takes_lock(connection):
+            connection.close()
+            raise StoreError(f"{self.place}: another service works with this database")
         return connection
 
     def _alive(self) -> sa.Connection:
@@ -129,6 +129,19 @@ class Database:
             return 0
         found = sa.select(schema.settings.c.value).where(schema.settings.c.name == _VERSION)
         return int(self._connection.scalar(found) or 0)
+
+
+def _takes_lock(connection: sa.Connection) -> bool:
+    """Whether this service has the database for itself now. A service that has just ended may hold it until the server
+    has seen that."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        with connection.begin():
+            if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))):
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
 
 
 def shown_or_raw(where: Path | str) -> str:
