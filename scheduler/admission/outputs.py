@@ -94,7 +94,8 @@ def in_use(records: Sequence[Record], live: Iterable[Record], runs: Path) -> lis
     chosen = [record for record in records if record.publish or Path(record.run_dir) not in Path(record.output).parents]
     if not chosen:
         return []
-    others = [other for other in live if other.id not in {record.id for record in records}]
+    same = {record.id for record in records}
+    others = [other for other in live if other.id not in same]
     ours = f"{runs.resolve()}/"
     problems = []
     for record in chosen:
