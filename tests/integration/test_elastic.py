@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 PATIENCE_S = 500
-EPOCHS, STEPS = 10, 10 * 100
-"""Enough for it to be worth a move: what has started is left alone for its start-up and 30 s, on any machine."""
+EPOCHS, STEPS = 30, 30 * 100
+"""A minute and a half on two devices of a quick machine: what has started is left alone for its start-up and 30 s, and what
+is nearly done is not moved for anybody."""
 
 
 def submit(service: Service, folder: Path, name: str, text: str) -> str:
