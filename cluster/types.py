@@ -23,6 +23,9 @@ ENERGY_OVERHEAD_LABEL = "raywise.io/energy-overhead"
 STORAGE_PRICE_LABEL = "raywise.io/storage-usd-gb-month"
 EGRESS_PRICE_LABEL = "raywise.io/egress-usd-gb"
 """What holds for the whole cluster (`EnergyRates`, `Tariff`): labels of its head."""
+SEAT_RESOURCE = "raywise_seat"
+"""Every rented node has one of it. Who asks for so many of a type's seats asks Ray for so many nodes of it, whatever runs
+on those that are there."""
 CPU = "cpu"
 
 Market = Literal["on-demand", "spot"]
@@ -101,6 +104,8 @@ class Node:
     network_bytes_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     market: Market = "on-demand"
+    leaves_s: float | None = None
+    """Unix seconds when it will be gone: it was given notice, and nothing may begin on it. None: it stays."""
 
     def devices_of(self, device_type: str) -> NodeDevices | None:
         """This node's devices of a type, or None."""
