@@ -16,6 +16,8 @@ from .gavel import (
     GavelThroughputPerCost,
 )
 from .market import Market
+from .ray_autoscaler import RayAutoscaler
+from .rental_baselines import CheapestFit, NoPacking
 from .sia import Sia
 
 
@@ -31,6 +33,7 @@ class Policy(Protocol):
 
 _ALL: tuple[type[Policy], ...] = (
     Cheapest,
+    CheapestFit,
     Fifo,
     FirstFit,
     GavelFifo,
@@ -41,6 +44,8 @@ _ALL: tuple[type[Policy], ...] = (
     GavelThroughputPerCost,
     LeastLoaded,
     Market,
+    NoPacking,
+    RayAutoscaler,
     Sia,
     Srtf,
 )

@@ -267,7 +267,7 @@ class _Line:
             return choice.startup_s + choice.work_s
         kinds = [kind for index in used if (kind := self._fleet[index].node_type) is not None]
         launch_s = max((kind.launch_s for kind in kinds), default=0.0)
-        return _interrupted_s(choice.work_s, choice.startup_s, rate, each.view.resumes, launch_s)
+        return interrupted_s(choice.work_s, choice.startup_s, rate, each.view.resumes, launch_s)
 
     def _dollars(self, devices: Iterable[tuple[str, Sequence[_Entry]]], run_s: float) -> tuple[float, float]:
         """For holding them, in all and of rented nodes."""
@@ -292,7 +292,7 @@ def _of_one(entries: Sequence[_Entry], count: int) -> Sequence[_Entry]:
 
 
 @lru_cache(4096)
-def _interrupted_s(work_s: float, startup_s: float, per_h: float, resumes: bool, launch_s: float) -> float:
+def interrupted_s(work_s: float, startup_s: float, per_h: float, resumes: bool, launch_s: float) -> float:
     """A run on nodes of which any is taken back so often: what is repeated, and the wait for another node each time."""
     every_s = CHECKPOINT_EVERY_S if resumes else None
     run_s = work_s + startup_s + float(spot_run_s(work_s, startup_s, every_s, 0.0, per_h))

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 
-from cluster.types import Node, NodeType
+from cluster.types import NodeType
 from workloads.quantities import usd_text
 
 from ..types import Configuration, Explanation, NodeRelease, NodeRequest, Placement, Plan, Situation, WorkloadView
 from .candidates import Supply, resting
 from .fleet import Job, Machine, Prediction, predict, there
+from .idle import IDLE, idle_since
 from .prices import value_of_time_usd_h
 from .renting_queue import Wait, busy_s, movers, waiting
-from .stays import numbers
 
-__all__ = ["Decision", "Wait", "decide", "with_nodes"]
+__all__ = ["IDLE", "Decision", "Wait", "decide", "with_nodes"]
 
 DETAILED = 128
 """So many of the queue are predicted; who waits behind them is not."""
@@ -36,8 +36,6 @@ LONGEST_KEPT_S = 3600.0
 """No node is kept idle for longer, however cheap it is."""
 LEAST_USD_H = 1e-6
 """What is given for nothing is taken to cost this."""
-IDLE = "idle"
-"""The note of a plan that says since when rented nodes stand idle."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str,
     requests = tuple(
         NodeRequest(name, count, renting.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
     )
-    idle = renting.idle()
+    idle = idle_since(situation, placements)
     releases = tuple(renting.releases(idle, new, outcome))
     return Decision(requests, releases, renting.causes(new, outcome), idle, renting.declined(new, outcome))
 
@@ -275,17 +273,6 @@ class _Renting:
 
     # Giving back
 
-    def idle(self) -> dict[str, float]:
-        """Since when each rented node has had nothing to do."""
-        noted = numbers(self.situation.memory.get(IDLE))
-        used = {node for placement in self.placements.values() for _, node in placement.devices}
-        used |= {n for view in self.situation.workloads if view.placement for _, n in view.placement.devices}
-        return {
-            node.node_id: min(self.now_s, noted.get(node.node_id, self.now_s))
-            for node in self.snapshot.nodes
-            if self.snapshot.type_of(node) is not None and node.node_id not in used and _is_free(node)
-        }
-
     def releases(self, idle: Mapping[str, float], new: Counter[str], outcome: Prediction) -> Iterator[NodeRelease]:
         """Those that have stood idle for too long, unless somebody will have them soon. Who could have them at once
         has been asked: the plan gave them to nobody. Where the cap keeps others from what they would pay for, those
@@ -424,7 +411,3 @@ def _each(new: Mapping[str, int]) -> Iterator[str]:
 
 def _type_name(machine: Machine) -> str:
     return "" if machine.node_type is None else machine.node_type.name
-
-
-def _is_free(node: Node) -> bool:
-    return all(each.free >= each.total for each in node.devices)
