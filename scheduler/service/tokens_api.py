@@ -16,6 +16,7 @@ from ..store import Token
 from . import auth
 from .api.problems import ProblemError
 from .home import Home
+from .logs import SECRETS
 from .token_text import ADMIN, new_token
 from .users import CurrentUser, needs
 
@@ -68,6 +69,7 @@ def router(tokens: auth.Tokens, home: Home) -> APIRouter:
     def rotate_admin(by: CurrentUser) -> types.AdminToken:
         """Replace the administrator's own token, also in the service's home folder."""
         text = new_token(ADMIN)
+        SECRETS.add(text)
         home.write_token(text)  # first: after a crash between the two, the file is what the next start remembers
         tokens.rotate_admin(text, by)
         return {"token": text}

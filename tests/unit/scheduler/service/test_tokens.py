@@ -15,6 +15,7 @@ from fake_service import FakeRuntime
 from postgres_server import running
 from scheduler.service import auth
 from scheduler.service.app import create_app
+from scheduler.service.logs import SECRETS
 from scheduler.store import Store
 
 BY = auth.User("admin", "admin", "admin")
@@ -195,6 +196,11 @@ def test_the_administrators_token_is_rotated(api: TestClient, runtime: FakeRunti
     assert as_(api, new).get(TOKENS).status_code == 200
     assert opens(auth.Tokens(runtime.store), new), "after a restart"
     assert runtime.store.events()[-1].kind == "token-rotated"
+
+
+def test_the_administrators_new_token_is_hidden_from_the_log(api: TestClient) -> None:
+    new = api.post(f"{TOKENS}/admin/rotate").json()["token"]
+    assert SECRETS.hide(f"Ray was given {new}") == "Ray was given ***"
 
 
 def test_an_open_stream_of_a_rotated_administrator_is_over(store: Store) -> None:
