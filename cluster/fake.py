@@ -195,6 +195,12 @@ class FakeCluster:
             if self._is_active(run) and any(shard.node_id == node_id for shard in run.request.job.shards):
                 self._end(run, "failed", f"Ray: node {node_id} died")
 
+    def give_notice(self, node_id: str, leaves_s: float) -> None:
+        """It is said that a node will be gone at that time; whoever says it sees to that."""
+        node = self._world.nodes.get(node_id)
+        if node is not None:
+            self._world.nodes[node_id] = replace(node, leaves_s=leaves_s)
+
     def add_node(self, node: Node) -> None:
         """A node joins, or comes back."""
         self._world.nodes[node.node_id] = node

@@ -59,6 +59,7 @@ class FakeProvider:
         self._there = {node_id: Rental(node_id, kind, began_s, began_s) for node_id, kind in kinds.items()}
         self._launching: list[Rental] = []
         self._over: list[Rental] = []
+        self._leave_s: dict[str, float] = {}
         self._asked: Counter[str] = Counter()
         self._until_s: dict[str, float] = {}
         self.failures_in_a_row: Counter[str] = Counter()
@@ -85,6 +86,13 @@ class FakeProvider:
         """Give a node back; what runs on it fails. Nothing where it is not there, or was never rented."""
         self._settle()
         self.lose(node_id)
+
+    def drain(self, node_id: str, leaves_s: float, cause: str) -> None:  # noqa: ARG002
+        """A rented node is given back at that time; nothing where it is not there, or was never rented."""
+        self._settle()
+        if node_id in self._there:
+            self._leave_s[node_id] = min(leaves_s, self._leave_s.get(node_id, math.inf))
+            self._cluster.give_notice(node_id, self._leave_s[node_id])
 
     # What happens to it
 
@@ -122,13 +130,17 @@ class FakeProvider:
         """When the next node joins, the next launch fails, or a type may be asked for again; infinite where nothing
         will happen by itself."""
         waits = [until_s for until_s in self._until_s.values() if until_s > self._now()]
-        return min([*(each.joins_s for each in self._launching), *waits], default=math.inf)
+        leave = [at_s for node_id, at_s in self._leave_s.items() if node_id in self._there]
+        return min([*(each.joins_s for each in self._launching), *waits, *leave], default=math.inf)
 
     def _present(self, node_type: str) -> int:
         return sum(each.node_type.name == node_type for each in (*self._there.values(), *self._launching))
 
     def _settle(self) -> None:
         """Everything that was due by now."""
+        for node_id in [name for name, at_s in self._leave_s.items() if at_s <= self._now()]:
+            del self._leave_s[node_id]
+            self.lose(node_id)
         due = sorted((each for each in self._launching if each.joins_s <= self._now()), key=lambda each: each.joins_s)
         for rental in due:
             self._launching.remove(rental)

@@ -7,21 +7,46 @@ minute (measured: exit code 1 after 61 s), and a scheduler must outlive its clus
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .inventory import NodeFacts
 from .protocols import ClusterUnreachable
-from .types import NODE_TYPE_LABEL
+from .types import NODE_TYPE_LABEL, SEAT_RESOURCE
 
 DEADLINE_S = 5.0
 _MAX_MESSAGE_BYTES = 512 * 2**20
 _SUPERVISOR, _SUPERVISORS = "_ray_internal_job_actor_{}", "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 """Name and namespace of the actor that Ray makes for a job."""
 
+_PLACEMENT_GROUP_ID_BYTES, _ACTOR_ID_BYTES, _JOB_ID_BYTES = 18, 16, 4
+DRIVER_NAME = "raywise"
+"""The name of a driver that never was one: placement groups must have one that made them."""
+
 Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True)
+class FailedLaunch:
+    """So many nodes of a type that Ray's autoscaler could not launch."""
+
+    node_type: str
+    count: int
+    at_s: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Launches:
+    """Nodes that are asked for, as Ray's autoscaler last said."""
+
+    pending: Mapping[str, int]
+    """By node type."""
+    failed: tuple[FailedLaunch, ...]
 
 
 @dataclass(frozen=True)
@@ -52,8 +77,105 @@ class ControlService:
 
         stub = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._connection())
         reply = self._call(stub.GetClusterResourceState, autoscaler_pb2.GetClusterResourceStateRequest())
-        dead = autoscaler_pb2.NodeStatus.DEAD
-        return [_node_facts(node) for node in reply.cluster_resource_state.node_states if node.status != dead]
+        return self._living(reply.cluster_resource_state.node_states)
+
+    def nodes_and_launches(self) -> tuple[list[NodeFacts], Launches]:
+        """Living nodes, and what Ray's autoscaler last said of those that are not there yet. Raises
+        ClusterUnreachable."""
+        from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc
+
+        stub = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._connection())
+        reply = self._call(stub.GetClusterStatus, autoscaler_pb2.GetClusterStatusRequest())
+        state = reply.autoscaling_state
+        pending = Counter({each.ray_node_type_name: each.count for each in state.pending_instance_requests})
+        pending.update(each.ray_node_type_name for each in state.pending_instances)
+        failed = Counter[tuple[str, int, str]]()
+        for each in state.failed_instance_requests:
+            failed[each.ray_node_type_name, each.failed_ts, each.reason] += each.count
+        nodes = self._living(reply.cluster_resource_state.node_states)
+        return nodes, Launches(
+            pending, tuple(FailedLaunch(name, count, float(at_s), why) for (name, at_s, why), count in failed.items())
+        )
+
+    def _driver(self) -> bytes:
+        """Ray's id of a driver in whose name things are made. Looked for each time: the control service ends where it
+        is given one that it does not know, and a head that was started again knows none. It is registered as one that
+        has ended: nothing depends on it."""
+        from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+
+        stub = gcs_service_pb2_grpc.JobInfoGcsServiceStub(self._connection())
+        request = gcs_service_pb2.GetAllJobInfoRequest(
+            skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+        )
+        for job in self._call(stub.GetAllJobInfo, request).job_info_list:
+            if job.config.metadata.get("job_name") == DRIVER_NAME:
+                return bytes(job.job_id)
+        number = int(self._call(stub.GetNextJobID, gcs_service_pb2.GetNextJobIDRequest()).job_id)
+        driver: bytes = number.to_bytes(_JOB_ID_BYTES, "little")
+        data = gcs_pb2.JobTableData(job_id=driver, is_dead=True, entrypoint=DRIVER_NAME)
+        data.config.ray_namespace = DRIVER_NAME
+        data.config.metadata["job_name"] = DRIVER_NAME
+        self._call(stub.AddJob, gcs_service_pb2.AddJobRequest(data=data))
+        return driver
+
+    def _living(self, states: Iterable[Any]) -> list[NodeFacts]:
+        from ray.core.generated import autoscaler_pb2
+
+        alive = [node for node in states if node.status != autoscaler_pb2.NodeStatus.DEAD]
+        leaving = any(node.status == autoscaler_pb2.NodeStatus.DRAINING for node in alive)
+        leaves_s = self._leaving() if leaving else {}
+        return [_node_facts(node, leaves_s) for node in alive]
+
+    def _leaving(self) -> dict[str, float]:
+        """When each node that is drained will be gone; 0 where nobody said."""
+        from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+        stub = gcs_service_pb2_grpc.NodeResourceInfoGcsServiceStub(self._connection())
+        reply = self._call(stub.GetDrainingNodes, gcs_service_pb2.GetDrainingNodesRequest())
+        return {each.node_id.hex(): each.draining_deadline_timestamp_ms / 1000 for each in reply.draining_nodes}
+
+    def drain(self, node_id: str, cause: str, leaves_s: float | None = None) -> bool:
+        """Let nothing more begin on a node, and have Ray end on it when nothing runs there. With `leaves_s` (Unix
+        seconds) it is gone by then whatever runs; without, a node that does something, or holds the only copy of
+        something, refuses: False. Raises ClusterUnreachable."""
+        from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc
+
+        stub = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._connection())
+        reasons = autoscaler_pb2.DrainNodeReason
+        reason = (
+            reasons.DRAIN_NODE_REASON_IDLE_TERMINATION if leaves_s is None else reasons.DRAIN_NODE_REASON_PREEMPTION
+        )
+        request = autoscaler_pb2.DrainNodeRequest(
+            node_id=bytes.fromhex(node_id),
+            reason=reason,
+            reason_message=cause,
+            deadline_timestamp_ms=round((leaves_s or 0.0) * 1000),
+        )
+        return bool(self._call(stub.DrainNode, request).is_accepted)
+
+    def ask_for_seat(self, name: str, node_type: str) -> NamedThing:
+        """Ask for a seat on a node of this type: a placement group of this name, which stays until it is removed. Ray's
+        autoscaler launches a node of that very type where all seats of it are taken. Raises ClusterUnreachable."""
+        from ray.core.generated import common_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+
+        driver = self._driver()
+        key = secrets.token_bytes(_PLACEMENT_GROUP_ID_BYTES - len(driver)) + driver
+        bundle = common_pb2.Bundle(unit_resources={SEAT_RESOURCE: 1.0}, label_selector={NODE_TYPE_LABEL: node_type})
+        bundle.bundle_id.placement_group_id, bundle.bundle_id.bundle_index = key, 0
+        spec = common_pb2.PlacementGroupSpec(
+            placement_group_id=key,
+            name=name,
+            bundles=[bundle],
+            strategy=common_pb2.PlacementStrategy.PACK,
+            creator_job_id=driver,
+            creator_actor_id=b"\xff" * _ACTOR_ID_BYTES,
+            creator_job_dead=True,
+            creator_actor_dead=True,
+            is_detached=True,
+        )
+        stub = gcs_service_pb2_grpc.PlacementGroupInfoGcsServiceStub(self._connection())
+        self._call(stub.CreatePlacementGroup, gcs_service_pb2.CreatePlacementGroupRequest(placement_group_spec=spec))
+        return NamedThing(key, name)
 
     def placement_groups(self) -> list[NamedThing]:
         """Placement groups that are not removed. Raises ClusterUnreachable."""
@@ -164,7 +286,10 @@ def _reason(error: Any) -> str:
     return f"{getattr(code, 'name', 'error')}: {getattr(error, 'details', lambda: '')()}"
 
 
-def _node_facts(node: Any) -> NodeFacts:
+def _node_facts(node: Any, leaves_s: Mapping[str, float]) -> NodeFacts:
     labels = dict(node.labels)
-    name = labels.get(NODE_TYPE_LABEL) or node.node_ip_address
-    return NodeFacts(node.node_id.hex(), name, labels, dict(node.total_resources), dict(node.available_resources))
+    rented = SEAT_RESOURCE in node.total_resources
+    name = (node.instance_id if rented else "") or labels.get(NODE_TYPE_LABEL) or node.node_ip_address
+    node_id = node.node_id.hex()
+    total, free = dict(node.total_resources), dict(node.available_resources)
+    return NodeFacts(node_id, name, labels, total, free, node.instance_id, leaves_s.get(node_id))

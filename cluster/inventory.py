@@ -26,6 +26,7 @@ from .types import (
     USD_PER_KWH_LABEL,
     DeviceType,
     EnergyRates,
+    Launching,
     Market,
     Node,
     NodeDevices,
@@ -49,6 +50,10 @@ class NodeFacts:
     labels: Mapping[str, str]
     total: Mapping[str, float]
     free: Mapping[str, float] = field(default_factory=dict)
+    instance_id: str = ""
+    """Its cloud's name of it, where Ray's autoscaler knows one."""
+    leaves_s: float | None = None
+    """Unix seconds when it will be gone, where it was given notice."""
 
     @property
     def is_head(self) -> bool:
@@ -64,6 +69,16 @@ class Offer:
     most: int
     launch_s: float
 
+    @property
+    def node_type(self) -> str:
+        """Its name."""
+        return self.facts.labels[NODE_TYPE_LABEL]
+
+    @property
+    def devices(self) -> dict[str, float]:
+        """Ray's resources that a node of it must have."""
+        return {name: amount for name, amount in self.facts.total.items() if not name.endswith("memory")}
+
 
 def host_memory(facts: NodeFacts) -> float | None:
     """Bytes of a node's machine: what Ray gives to processes and to its object store. None where Ray does not say."""
@@ -77,14 +92,19 @@ def instance_label(instance: str) -> str:
 
 
 def build_snapshot(
-    at_s: float, facts: Iterable[NodeFacts], catalog: Catalog, host: HostRates | None, offers: Iterable[Offer] = ()
+    at_s: float,
+    facts: Iterable[NodeFacts],
+    catalog: Catalog,
+    host: HostRates | None,
+    offers: Iterable[Offer] = (),
+    launching: Mapping[str, Launching] | None = None,
 ) -> Snapshot:
-    """The snapshot of these nodes, and of what may be rented beside them. `host` gives the rates of `cpu` and of
-    emulated types; without it they are unknown."""
+    """The snapshot of these nodes, and of what may be rented beside them, with what is on its way of each type. `host`
+    gives the rates of `cpu` and of emulated types; without it they are unknown."""
     builder = _Builder(catalog, host)
     ordered = sorted(facts, key=lambda node: (not node.is_head, node.name))
     nodes = tuple(builder.node(node) for node in ordered)
-    node_types = tuple(builder.node_type(offer) for offer in offers)
+    node_types = tuple(builder.node_type(offer, (launching or {}).get(offer.node_type)) for offer in offers)
     builder.share_host_memory(ordered)
     energy, tariff = builder.rates(ordered[0].labels if ordered and ordered[0].is_head else {})
     return Snapshot(at_s, nodes, builder.types, tuple(builder.warnings), energy, tariff, node_types)
@@ -120,7 +140,7 @@ class _Builder:
         for resource in self._device_resources(facts):
             device = self._register(self._type_of(facts, resource), facts)
             total = int(facts.total[resource])
-            free = int(facts.free.get(resource, 0.0) + 1e-9)
+            free = 0 if facts.leaves_s is not None else int(facts.free.get(resource, 0.0) + 1e-9)
             devices.append(NodeDevices(device.name, resource, total, free))
         return Node(
             node_id=facts.node_id,
@@ -132,10 +152,12 @@ class _Builder:
             network_bytes_s=self._network_bytes_s(facts),
             labels=dict(facts.labels),
             market=self._market(facts),
+            leaves_s=facts.leaves_s,
         )
 
-    def node_type(self, offer: Offer) -> NodeType:
+    def node_type(self, offer: Offer, launching: Launching | None) -> NodeType:
         """What may be rented, at its own price and on its own market."""
+        launching = launching or Launching()
         node = self.node(offer.facts)
         market = self._market(offer.facts)
         known = {each.device_type: self.types[each.device_type] for each in node.devices}
@@ -153,7 +175,21 @@ class _Builder:
             market=market,
             interruptions_per_h=max((rate for rate in rates if rate is not None), default=None),
             memory_bytes=node.memory_bytes,
+            joins_s=launching.joins_s,
+            unavailable_until_s=launching.unavailable_until_s,
+            unavailable_why=launching.why,
+            on_demand_usd_h=usd_h if market == "on-demand" else self._on_demand_usd_h(node, offer.facts),
         )
+
+    def _on_demand_usd_h(self, node: Node, facts: NodeFacts) -> float | None:
+        """What a node on spot would cost on demand, by the catalog."""
+        usd_h = 0.0
+        for each in node.devices:
+            price = self._price_of(self.types[each.device_type].name, self._instance(facts), "on-demand")
+            if price is None:
+                return None
+            usd_h += each.total * price.usd_h
+        return usd_h
 
     def share_host_memory(self, facts: Iterable[NodeFacts]) -> None:
         """What a process on a core may use is what the smallest node with cores has: any may be taken."""

@@ -50,9 +50,12 @@ def free_ports(count: int) -> list[int]:
     raise OSError(f"no {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
-def head_command(plan: NodePlan, port: int, dashboard_port: int, temp_dir: Path) -> list[str]:
-    """The command that starts the head in the foreground."""
+def head_command(
+    plan: NodePlan, port: int, dashboard_port: int, temp_dir: Path, autoscaling: Path | None = None
+) -> list[str]:
+    """The command that starts the head in the foreground; `autoscaling` is what Ray's autoscaler is told."""
     agent_port, client_port = free_ports(2)
+    more = [] if autoscaling is None else [f"--autoscaling-config={autoscaling}"]
     return [
         *_ray_start(plan, agent_port),
         "--head",
@@ -63,6 +66,7 @@ def head_command(plan: NodePlan, port: int, dashboard_port: int, temp_dir: Path)
         f"--ray-client-server-port={client_port}",
         f"--temp-dir={temp_dir}",
         "--disable-usage-stats",
+        *more,
     ]
 
 

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from workloads.errors import RaywiseError
 
 from .catalog import Catalog
@@ -32,8 +34,11 @@ from .launch import (
     node_environment,
     nvidia_gpus,
 )
+from .local_autoscaling import AUTOSCALING_FILE, HEAD_ENVIRONMENT, INSTANCES, SCENARIO_FILE, autoscaling_config
+from .offers import device_amounts, rented_labels
 from .processes import LAUNCH_MARKER, ProcessId, end_members, members, wait_ended
 from .protocols import ClusterUnreachable
+from .scenario import Scenario
 
 STATE_FILE = "cluster.json"
 LAUNCH_LABEL = "raywise.io/launch"
@@ -76,6 +81,8 @@ class LocalCluster:
     nodes: list[NodeProcess]
     plans: list[NodePlan] = field(default_factory=list)
     """What it consists of, the head first: what `mend` brings back. Empty where an older Raywise started it."""
+    rents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The kinds of nodes that Ray's autoscaler may launch, as `autoscaling_config` takes them; empty where none is."""
     abandoned: threading.Event = field(default_factory=threading.Event, compare=False)
     """Set: a start that is under way gives up at once."""
 
@@ -89,15 +96,17 @@ class LocalCluster:
         gpus: tuple[str, ...] | None = None,
         timeout_s: float = NODE_START_TIMEOUT_S,
         on_progress: Callable[[str], None] = lambda _: None,
+        scenario: Path | None = None,
     ) -> LocalCluster:
         """Start the head and then each node, one after the other; returns when all answer. A cluster that this folder
         still holds is stopped first. `gpus` are the machine's real GPUs (found where not given). `timeout_s` is the
-        patience for each node. Raises ClusterStartError."""
+        patience for each node. What the definition may rent Ray's own autoscaler launches, as `scenario` has it (a file
+        that is copied). Raises ClusterStartError, SpecError for a scenario that is none."""
         previous = cls.open(folder)
         if previous is not None:
             previous.stop()
         definition = definition.with_real_gpus(nvidia_gpus() if gpus is None else gpus)
-        cluster = cls._prepare(folder, _plans(definition, catalog or Catalog.load()))
+        cluster = cls._prepare(folder, _plans(definition, catalog or Catalog.load()), _rents(definition), scenario)
         try:
             for plan in cluster.plans:
                 on_progress(f"starting node {plan.name}")
@@ -121,6 +130,7 @@ class LocalCluster:
                 temp_dir=Path(data["temp_dir"]),
                 nodes=[NodeProcess(**{**node, "process": ProcessId(**node["process"])}) for node in data["nodes"]],
                 plans=[NodePlan(**plan) for plan in data.get("plans", ())],
+                rents=data.get("rents", {}),
             )
         except FileNotFoundError:
             return None
@@ -193,9 +203,22 @@ class LocalCluster:
         """The processes of one node, by its name in the definition (the head is `head`)."""
         return {each for node in self.nodes if node.name == name for each in members("", [node.process])}
 
+    @property
+    def scenario(self) -> Path:
+        """The script by which rented nodes behave; it may be changed at any time."""
+        return self.folder / SCENARIO_FILE
+
     @classmethod
-    def _prepare(cls, folder: Path, plans: list[NodePlan]) -> LocalCluster:
+    def _prepare(
+        cls, folder: Path, plans: list[NodePlan], rents: dict[str, dict[str, Any]], scenario: Path | None
+    ) -> LocalCluster:
         folder.mkdir(parents=True, exist_ok=True)
+        if scenario is not None:
+            Scenario.load(scenario).check(rents, scenario)
+        shutil.rmtree(folder / INSTANCES, ignore_errors=True)
+        (folder / SCENARIO_FILE).unlink(missing_ok=True)
+        if scenario is not None:
+            shutil.copyfile(scenario, folder / SCENARIO_FILE)
         # Not under `folder`: Ray puts Unix sockets there, whose paths must stay shorter than 107 characters.
         temp_dir = Path(tempfile.mkdtemp(prefix="raywise-", dir="/tmp"))
         port, dashboard_port = free_ports(2)
@@ -209,6 +232,7 @@ class LocalCluster:
             temp_dir=temp_dir,
             nodes=[],
             plans=plans,
+            rents=rents,
         )
         _write_private(cluster.token_path, secrets.token_hex(32))
         cluster._save()
@@ -236,12 +260,14 @@ class LocalCluster:
                 return
 
     def _spawn(self, plan: NodePlan, log: Path, launch: str) -> ProcessId:
+        environment = node_environment(self.cluster_id, self.token_path, self.temp_dir) | {LAUNCH_MARKER: launch}
         if plan.is_head:
             port, dashboard_port = (int(each.rpartition(":")[2]) for each in (self.address, self.dashboard_url))
-            command = head_command(plan, port, dashboard_port, self.temp_dir / "ray")
+            autoscaling = self._tell_autoscaler() if self.rents else None
+            command = head_command(plan, port, dashboard_port, self.temp_dir / "ray", autoscaling)
+            environment |= HEAD_ENVIRONMENT if self.rents else {}
         else:
             command = node_command(plan, self.address)
-        environment = node_environment(self.cluster_id, self.token_path, self.temp_dir) | {LAUNCH_MARKER: launch}
         with open(log, "ab") as output:
             child = subprocess.Popen(
                 command,
@@ -254,6 +280,19 @@ class LocalCluster:
             )
         _CHILDREN[child.pid] = child
         return ProcessId.of(child.pid)
+
+    def _tell_autoscaler(self) -> Path:
+        """Write what Ray's autoscaler is to know of this cluster."""
+        provider = {
+            "folder": str(self.folder),
+            "cluster_id": self.cluster_id,
+            "address": self.address,
+            "token_path": str(self.token_path),
+            "temp_dir": str(self.temp_dir),
+        }
+        path = self.folder / AUTOSCALING_FILE
+        path.write_text(yaml.safe_dump(autoscaling_config(self.rents, provider), sort_keys=False), encoding="utf-8")
+        return path
 
     def _wait_for(self, node: NodeProcess, plan: NodePlan, launch: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -316,6 +355,7 @@ class LocalCluster:
             "temp_dir": str(self.temp_dir),
             "nodes": [asdict(node) for node in self.nodes],
             "plans": [asdict(plan) for plan in self.plans],
+            "rents": self.rents,
         }
         partial = self.folder / f"{STATE_FILE}.part"
         partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -339,6 +379,21 @@ def _plans(definition: ClusterDefinition, catalog: Catalog) -> list[NodePlan]:
         NodePlan(node.name, 0, 0, {node.device: float(node.count)}, node_labels(node)) for node in definition.nodes
     ]
     return [head, *nodes]
+
+
+def _rents(definition: ClusterDefinition) -> dict[str, dict[str, Any]]:
+    """What Ray's autoscaler may launch of a definition."""
+    return {
+        node.name: {
+            "resources": device_amounts(node),
+            "labels": rented_labels(node),
+            "min_workers": 0,
+            "max_workers": node.rent.most,
+            "launch_s": node.rent.launch_s,
+        }
+        for node in definition.rentable
+        if node.rent is not None
+    }
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -58,7 +58,13 @@ class Provider(Protocol):
         ...
 
     def release(self, node_id: str) -> None:
-        """Give a node back; nothing where it is gone, or was never rented. Raises ClusterUnreachable."""
+        """Give a node back on which nothing runs; nothing where it is gone, or was never rented. Raises
+        ClusterUnreachable."""
+        ...
+
+    def drain(self, node_id: str, leaves_s: float, cause: str) -> None:
+        """Give a node notice: nothing begins there any more, and by `leaves_s` (Unix seconds) it is given back,
+        whatever runs there. Raises ClusterUnreachable."""
         ...
 
 
@@ -69,4 +75,7 @@ class NothingToRent:
         """Does nothing."""
 
     def release(self, node_id: str) -> None:
+        """Does nothing."""
+
+    def drain(self, node_id: str, leaves_s: float, cause: str) -> None:
         """Does nothing."""

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .catalog import Catalog
 from .gcs import ControlService
 from .host import HostRates
-from .inventory import build_snapshot
+from .inventory import Offer, build_snapshot
+from .protocols import NothingToRent, Provider
+from .ray_provider import FIRST_BACKOFF_S, RayProvider
 from .types import Snapshot
+
+
+@dataclass(frozen=True)
+class Renting:
+    """What may be rented on a cluster, and within which limits (`Snapshot`)."""
+
+    offers: tuple[Offer, ...]
+    cap_usd_h: float | None = None
+    cap_usd_month: float | None = None
+    first_backoff_s: float = FIRST_BACKOFF_S
 
 
 class RayObserver:
@@ -28,15 +41,29 @@ class RayObserver:
         host: HostRates | None = None,
         token_path: Path | None = None,
         clock: Callable[[], float] = time.time,
+        renting: Renting | None = None,
     ) -> None:
         self._service = ControlService(address, token_path)
         self._catalog = catalog
         self._host = host
         self._clock = clock
+        self._renting = renting
+        self.provider: Provider = NothingToRent()
+        """Rents what `renting` offers, through Ray's autoscaler."""
+        self._rented: RayProvider | None = None
+        if renting is not None:
+            self._rented = RayProvider(self._service, renting.offers, clock, renting.first_backoff_s)
+            self.provider = self._rented
 
     def snapshot(self) -> Snapshot:
-        """The cluster now: living nodes only. Answers, or raises ClusterUnreachable, within 5 s."""
-        return build_snapshot(self._clock(), self._service.nodes(), self._catalog, self._host)
+        """The cluster now: living nodes only, and what may be rented beside them. Answers, or raises
+        ClusterUnreachable, within 15 s."""
+        if self._renting is None or self._rented is None:
+            return build_snapshot(self._clock(), self._service.nodes(), self._catalog, self._host)
+        nodes, launches = self._service.nodes_and_launches()
+        launching = self._rented.observed(nodes, launches)
+        found = build_snapshot(self._clock(), nodes, self._catalog, self._host, self._renting.offers, launching)
+        return replace(found, rent_cap_usd_h=self._renting.cap_usd_h, rent_cap_usd_month=self._renting.cap_usd_month)
 
     def close(self) -> None:
         """Close the connection."""

@@ -24,8 +24,8 @@ STORAGE_PRICE_LABEL = "raywise.io/storage-usd-gb-month"
 EGRESS_PRICE_LABEL = "raywise.io/egress-usd-gb"
 """What holds for the whole cluster (`EnergyRates`, `Tariff`): labels of its head."""
 SEAT_RESOURCE = "raywise_seat"
-"""Every rented node has one of it. Who asks for so many of a type's seats asks Ray for so many nodes of it, whatever runs
-on those that are there."""
+"""Every rented node has one of it. Who asks for so many of a type's seats asks Ray for so many nodes of it, whatever
+runs on those that are there."""
 CPU = "cpu"
 
 Market = Literal["on-demand", "spot"]
@@ -113,6 +113,15 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Launching:
+    """What is on its way of a kind of node, and whether more may be asked for: as `NodeType` has it."""
+
+    joins_s: tuple[float, ...] = ()
+    unavailable_until_s: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class NodeType:
     """A kind of node that is rented by the hour and given back: what one of it has, costs and takes to join."""
 
@@ -133,6 +142,10 @@ class NodeType:
     """When each that was requested and is not there yet should join."""
     unavailable_until_s: float | None = None
     """A launch failed lately: until then none is asked for. None: one may be asked for."""
+    unavailable_why: str = ""
+    """What became of that launch."""
+    on_demand_usd_h: float | None = None
+    """What one of it would cost on demand; None is not known."""
 
     @property
     def launching(self) -> int:
@@ -185,6 +198,16 @@ class Snapshot:
     """What may be rented and given back. A node whose `node_type` is one of these is a rented one."""
     rent_cap_usd_h: float | None = None
     """All rented nodes together may cost so many dollars an hour, those on their way included. None: no such limit."""
+    rent_cap_usd_month: float | None = None
+    """All rented nodes together may cost so many dollars in a month (UTC), boot and idle time included. None: no such
+    limit."""
+
+    def staying(self) -> Snapshot:
+        """As it is for what begins now: nodes that will be gone have no devices any more."""
+        if all(node.leaves_s is None for node in self.nodes):
+            return self
+        nodes = tuple(node if node.leaves_s is None else replace(node, devices=()) for node in self.nodes)
+        return replace(self, nodes=nodes)
 
     def type_of(self, node: Node) -> NodeType | None:
         """The type that a rented node is of; None of a node that stays."""

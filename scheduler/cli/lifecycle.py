@@ -16,6 +16,8 @@ import typer
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.local import LocalCluster
+from cluster.local_autoscaling import AUTOSCALE
+from cluster.scenario import Scenario
 from scheduler.policy import names
 from scheduler.service.home import Home, ServiceInfo, ServiceRunning
 from scheduler.service.logs import LogOptions, configure
@@ -42,6 +44,12 @@ def up(
     catalog: CatalogOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The API's port on loopback; 0 picks a free one.")] = 0,
     policy: Annotated[str, typer.Option(help=f"One of: {', '.join(names())}.")] = "market",
+    autoscale: Annotated[
+        bool, typer.Option("--autoscale", help="A local cluster that begins empty and rents emulated nodes.")
+    ] = False,
+    scenario: Annotated[
+        Path | None, typer.Option(help="How the nodes that it rents behave: refused, late, taken back.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Start the service, and a local cluster with emulated devices unless --address names one."""
@@ -50,6 +58,10 @@ def up(
         fail(f"unknown policy {policy!r}\n  hint: one of {', '.join(names())}", BAD_INPUT)
     if address is not None and cluster is not None:
         fail("--address and --cluster exclude each other", BAD_INPUT)
+    if address is not None and (autoscale or scenario is not None):
+        fail("--autoscale and --scenario are for a cluster on this machine, not with --address", BAD_INPUT)
+    if autoscale and cluster is None:
+        cluster = AUTOSCALE
     with friendly():
         running = folder.service()
         if running is not None:
@@ -57,7 +69,11 @@ def up(
             return
         known = Catalog.load(catalog)  # what is wrong with these files is said here, also with --detach
         if address is None:
-            ClusterDefinition.load(cluster, known)
+            definition = ClusterDefinition.load(cluster, known)
+            if autoscale and not definition.rentable:
+                fail(f"{cluster} has no nodes with `rent`: there is nothing to autoscale", BAD_INPUT)
+            if scenario is not None:
+                Scenario.load(scenario).check([node.name for node in definition.rentable], scenario)
         if detach:
             what = (
                 f"the service for the cluster at {address}"
@@ -65,10 +81,10 @@ def up(
                 else "a Ray cluster on this machine, and the service"
             )
             with doing(f"starting {what} (usually under a minute; {folder.log} tells more)"):
-                info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy)
+                info = start_detached(folder, address, cluster, dashboard_url, catalog, port, policy, scenario)
             greet(info, folder)
         else:
-            _foreground(folder, address, cluster, dashboard_url, catalog, port, policy)
+            _foreground(folder, address, cluster, dashboard_url, catalog, port, policy, scenario)
 
 
 def _foreground(
@@ -79,12 +95,15 @@ def _foreground(
     catalog: Path | None,
     port: int,
     policy: str,
+    scenario: Path | None,
 ) -> None:
     from scheduler.service.main import ServiceOptions, serve
 
     configure(LogOptions())
     stop_cluster = os.environ.get("RAYWISE_KEEP_CLUSTER") != "1"
-    options = ServiceOptions(folder, cluster, address, dashboard_url, catalog, port, policy, stop_cluster)
+    options = ServiceOptions(
+        folder, cluster, address, dashboard_url, catalog, port, policy, scenario=scenario, stop_cluster=stop_cluster
+    )
     signal.signal(signal.SIGTERM, end)
     with suppress(KeyboardInterrupt):
         serve(options, on_ready=lambda info: greet(info, folder))
@@ -108,6 +127,7 @@ def start_detached(
     catalog: Path | None = None,
     port: int = 0,
     policy: str = "market",
+    scenario: Path | None = None,
 ) -> ServiceInfo:
     """Start the service as a process of its own and wait until it answers. Raises ServiceStartError."""
     folder.prepare()
@@ -119,6 +139,7 @@ def start_detached(
         "--cluster": None if cluster is None else cluster.resolve(),
         "--dashboard-url": dashboard_url,
         "--catalog": None if catalog is None else catalog.resolve(),
+        "--scenario": None if scenario is None else scenario.resolve(),
     }
     for flag, value in options.items():
         command += [flag, str(value)] if value is not None else []

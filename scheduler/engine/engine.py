@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cluster.protocols import ClusterUnreachable, Executor, NothingToRent, Observer, Provider
-from cluster.types import RunObservation, Snapshot
+from cluster.types import Node, RunObservation, Snapshot
 
 from ..estimate.calibration import Calibration
 from ..estimate.candidates import facts_of
@@ -35,8 +35,6 @@ from .reconcile import (
     Action,
     Drop,
     Hold,
-    NodeAction,
-    Rent,
     Start,
     Stop,
     Unhold,
@@ -45,6 +43,7 @@ from .reconcile import (
     validate,
     within_month,
 )
+from .rentals import BEFORE_GONE_S, Rentals, leaving, why_leaving
 from .report import CycleReport
 from .resuming import resumes
 from .saying import Said
@@ -82,7 +81,8 @@ class Engine:
         there. Without a `provider` there is nothing to rent, without `queues` none has rules."""
         self._store, self._observer, self._executor = store, observer, executor
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
-        self._provider = provider or NothingToRent()
+        self._rentals = Rentals(store, provider or NothingToRent())
+        self._leaving: dict[str, tuple[Node, float]] = {}
         self._queues = dict(queues or {})
         self._calibration: Calibration = store.load_calibration()
         self._rates: Mapping[str, DeviceRates] = store.load_device_rates()
@@ -112,28 +112,28 @@ class Engine:
         self._forget_again()
         try:
             # 1. Observe: the cluster, the runs on it, and what has become ready.
-            snapshot = self._observer.snapshot()
+            snapshot = self._rentals.observed(self._observer.snapshot(), self.cycle)
             self._follow_rates(snapshot)
             self._observe_runs(snapshot)
             self._promote()
             closed = self._keep_limits()
             # 2. Estimate every configuration of every workload that waits or runs.
-            situation = self._estimate(snapshot, closed)
+            situation = self._estimate(snapshot.staying(), closed)
             # 3. Plan.
             situation, plan = self._plan(situation)
             self._explain(plan)
             # 4. Validate against a fresh snapshot.
             records = self._store.select(states=_LIVE)
-            fresh = self._observer.snapshot()
+            fresh = self._rentals.limited(self._observer.snapshot()).staying()
             valid, refusals = validate(plan.placements, records, fresh)
             valid, beyond = within_month(valid, records, plan, closed)
             # 5. Reconcile.
-            actions = reconcile(plan, valid, records, closed)
+            actions = reconcile(plan, valid, records, closed, why_leaving(self._leaving, self._clock()))
             node_actions = reconcile_nodes(plan, valid, records, fresh)
             # 6. Execute.
             self._execute(actions, plan, snapshot)
             for change in node_actions:
-                self._change_nodes(change)
+                self._rentals.change(change, snapshot, self.cycle)
         except ClusterUnreachable as error:
             log.warning("cycle %d: the cluster cannot be reached: %s", self.cycle, error)
             return None
@@ -218,6 +218,7 @@ class Engine:
 
     def _observe_runs(self, snapshot: Snapshot) -> None:
         holding = [r for r in self._store.select(states=HOLDS_DEVICES) if r.placement is not None]
+        self._leaving = leaving(holding, snapshot)
         observed = self._executor.observe([record.run_id for record in holding])
         here = frozenset(node.node_id for node in snapshot.nodes)
         for record in holding:
@@ -237,7 +238,7 @@ class Engine:
         if not run.ended:
             self._seen_s[record.run_id] = self._clock()
             if record.state == "stopping":  # the first stop may not have reached the cluster
-                self._executor.stop(record.run_id, grace_s(record, self._clock(), self._cycle_s))
+                self._executor.stop(record.run_id, self._grace_s(record))
             elif self._lost_a_node(record, here):
                 return
             self._learn_early(record, progress, snapshot)
@@ -366,12 +367,12 @@ class Engine:
         """What the policy may look at. What may hold nothing (it is paused, or its queue's month is spent) is not
         there, or on its way out."""
         found = self._store.select(states=("queued", *HOLDS_DEVICES))
-        leaving = {record.id for record in found if _may_not_hold(record, closed)}
-        records = [record for record in found if record.placement is not None or record.id not in leaving]
+        going = {record.id for record in found if _may_not_hold(record, closed)} | set(self._leaving)
+        records = [record for record in found if record.placement is not None or record.id not in going]
         snapshot = self.as_measured(snapshot)
         known = self._estimates.of(records, snapshot, self._calibration)
         views = [
-            view_of(record, each, self.progress_of(record), self._clock(), leaving=record.id in leaving)
+            view_of(record, each, self.progress_of(record), self._clock(), leaving=record.id in going)
             for record, each in zip(records, known, strict=True)
         ]
         prices = dict(self._congestion_usd_h)
@@ -448,31 +449,23 @@ class Engine:
         self._put_all(changes)
         for record in stops:
             with about(record.id):
-                self._executor.stop(record.run_id, grace_s(record, self._clock(), self._cycle_s))
+                self._executor.stop(record.run_id, self._grace_s(record))
         for record in starts:
             with about(record.id):
                 self._submit(record, snapshot)
+
+    def _grace_s(self, record: Record) -> float:
+        """Seconds that a run may take to save: within its budget, and before its node is gone."""
+        seconds = grace_s(record, self._clock(), self._cycle_s)
+        if record.id in self._leaving:
+            seconds = min(seconds, max(0.0, self._leaving[record.id][1] - self._clock() - BEFORE_GONE_S))
+        return seconds
 
     def _starting(self, record: Record) -> Event:
         """The event of an attempt that begins; of the attempts before it nobody asks any more."""
         for run_id in (record.run_id, replace(record, attempt=record.attempt - 1).run_id):
             self._progress.pop(run_id, None)
         return replace(moves.starting(record), cycle=self.cycle, at_s=self._clock())
-
-    def _change_nodes(self, action: NodeAction) -> None:
-        """Rent or give back. What the provider refuses is planned anew in the next cycle; the others go on."""
-        try:
-            if isinstance(action, Rent):
-                self._provider.request(action.node_type, action.total)
-                what = {"node_type": action.node_type, "count": action.more, "total": action.total}
-                self._store.append(Event("node-requested", action.cause, None, self.cycle, self._clock(), what))
-            else:
-                self._provider.release(action.node_id)
-                self._store.append(self._event("node-released", action.cause, node=action.node_id))
-        except ClusterUnreachable:
-            raise
-        except Exception:
-            log.exception("cycle %d: the provider refused %s", self.cycle, action)
 
     def _submit(self, record: Record, snapshot: Snapshot) -> None:
         """Hand a recorded attempt to the cluster; what it refuses has failed, the others go on."""

@@ -144,15 +144,19 @@ def _first_usd(plan: Plan, record: Record, placement: Placement) -> float:
 
 
 def reconcile(
-    plan: Plan, valid: Mapping[str, Placement], records: Sequence[Record], closed: Closed | None = None
+    plan: Plan,
+    valid: Mapping[str, Placement],
+    records: Sequence[Record],
+    closed: Closed | None = None,
+    leaving: Mapping[str, str] | None = None,
 ) -> list[Action]:
     """What to do now, stops before starts so that devices are free in time. `closed` are the queues that hold nothing
-    more this month."""
+    more this month; `leaving` says of workloads whose nodes will be gone why they are stopped."""
     stops: list[Action] = []
     starts: list[Action] = []
     for record in records:
         if record.state in ("starting", "running"):
-            cause = _why_stop(record, plan, closed.why if closed is not None else {})
+            cause = _why_stop(record, plan, closed.why if closed is not None else {}, leaving or {})
             if cause is not None:
                 stops.append(Stop(record.id, cause))
         elif record.cancel_requested and record.state in ("pending", "queued", "paused"):
@@ -166,14 +170,15 @@ def reconcile(
     return stops + starts
 
 
-def _why_stop(record: Record, plan: Plan, spent: Mapping[str, str]) -> str | None:
-    """Why what runs is to be stopped; None where it goes on. What would begin again only stops for its user."""
+def _why_stop(record: Record, plan: Plan, spent: Mapping[str, str], leaving: Mapping[str, str]) -> str | None:
+    """Why what runs is to be stopped; None where it goes on. What would begin again only stops for its user: it may end
+    before its node does."""
     if record.cancel_requested or record.paused:
         return "cancelled by the user" if record.cancel_requested else record.pause_cause or "paused by the user"
     if not resumes(record):
         return None
-    if record.queue in spent:
-        return spent[record.queue]
+    if record.queue in spent or record.id in leaving:
+        return spent.get(record.queue) or leaving[record.id]
     if record.id not in plan.placements:
         return _why(plan, record, "the plan wants its devices")
     if plan.placements[record.id] != record.placement:
@@ -210,6 +215,8 @@ def reconcile_nodes(
     idle = {
         node.node_id
         for node in fresh.nodes
-        if fresh.type_of(node) is not None and all(each.free >= each.total for each in node.devices)
+        if fresh.type_of(node) is not None
+        and node.leaves_s is None
+        and all(each.free >= each.total for each in node.devices)
     }
     return actions + [GiveBack(each.node_id, each.cause) for each in plan.releases if each.node_id in idle - used]

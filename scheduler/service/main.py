@@ -19,6 +19,8 @@ import uvicorn
 
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition, QueueDefinition
+from cluster.offers import cloud_offers
+from cluster.ray_observer import Renting
 from workloads.errors import Problem, RaywiseError, SpecError
 
 from ..queues import rules_of
@@ -61,6 +63,8 @@ class ServiceOptions:
     """The user's own catalog file, on top of the one that ships."""
     port: int = 0
     policy: str = "market"
+    scenario: Path | None = None
+    """How nodes behave that a local cluster rents."""
     stop_cluster: bool = False
     """Stop the local cluster when the service ends."""
     host: str = LOOPBACK
@@ -175,11 +179,13 @@ def _definition(options: ServiceOptions, catalog: Catalog) -> ClusterDefinition:
 
 def _access(options: ServiceOptions, catalog: Catalog, definition: ClusterDefinition) -> ClusterAccess:
     if options.address is None:
-        return local_cluster(options.home, definition, catalog)
+        return local_cluster(options.home, definition, catalog, options.scenario)
     token = options.token_file or os.environ.get("RAY_AUTH_TOKEN_PATH")
     host = options.address.rpartition(":")[0]
     dashboard_url = options.dashboard_url or f"http://{host}:8265"
-    return ClusterAccess(options.address, dashboard_url, Path(token) if token else None)
+    offers = tuple(cloud_offers(definition, catalog)) if options.definition is not None else ()
+    renting = Renting(offers, definition.rent_cap_usd_h, definition.rent_cap_usd_month) if offers else None
+    return ClusterAccess(options.address, dashboard_url, Path(token) if token else None, renting=renting)
 
 
 class _Server(uvicorn.Server):

@@ -18,10 +18,11 @@ from cluster.definition import ClusterDefinition
 from cluster.host import HostRates, measure_host, measure_reduce
 from cluster.keeper import Keeper
 from cluster.local import ANSWER_PATIENCE_S, LocalCluster
+from cluster.offers import local_offers
 from cluster.own_code import remove_copy
 from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
-from cluster.ray_observer import RayObserver
+from cluster.ray_observer import RayObserver, Renting
 from cluster.types import Snapshot
 from workloads.errors import SpecError
 from workloads.loading import Submission
@@ -56,6 +57,8 @@ CYCLE_S = 1.0
 ID_TRIES = 5
 """Ids are drawn at random: one in thousands is taken where thousands have the same name."""
 STOP_S = 30.0
+LOCAL_BACKOFF_S = 15.0
+"""The first pause after a failed launch where launches take seconds, not minutes."""
 PROBE_SETTING = "probe"
 """The setting that is written to see whether the store can be."""
 END_FILE = "ended"
@@ -70,6 +73,8 @@ class ClusterAccess:
     dashboard_url: str
     token_path: Path | None = None
     local: LocalCluster | None = None
+    renting: Renting | None = None
+    """What may be rented there."""
 
 
 _ACCEPTING = threading.Lock()
@@ -92,12 +97,19 @@ def host_rates(home: Home) -> HostRates:
     return rates
 
 
-def local_cluster(home: Home, definition: ClusterDefinition, catalog: Catalog) -> ClusterAccess:
-    """The cluster this home started before, if its head still runs; else a new one. Raises ClusterStartError."""
+def local_cluster(
+    home: Home, definition: ClusterDefinition, catalog: Catalog, scenario: Path | None = None
+) -> ClusterAccess:
+    """The cluster this home started before, if its head still runs; else a new one, whose rented nodes behave as
+    `scenario` has it. Raises ClusterStartError."""
     cluster = LocalCluster.open(home.cluster)
     if cluster is None or not cluster.is_alive(ANSWER_PATIENCE_S):
-        cluster = LocalCluster.start(definition, home.cluster, catalog=catalog, on_progress=log.info)
-    return ClusterAccess(cluster.address, cluster.dashboard_url, cluster.token_path, cluster)
+        start = LocalCluster.start
+        cluster = start(definition, home.cluster, catalog=catalog, on_progress=log.info, scenario=scenario)
+    offers = tuple(each for each in local_offers(definition, host_rates(home)) if each.node_type in cluster.rents)
+    caps = (definition.rent_cap_usd_h, definition.rent_cap_usd_month)
+    renting = Renting(offers, *caps, LOCAL_BACKOFF_S) if offers else None
+    return ClusterAccess(cluster.address, cluster.dashboard_url, cluster.token_path, cluster, renting)
 
 
 class _FilesAsTheyAre:
@@ -128,7 +140,7 @@ class Runtime:
         self.policy: Policy = create(policy)
         host = host_rates(home)
         token_path = access.token_path
-        self.observer = RayObserver(access.address, catalog, host, token_path)
+        self.observer = RayObserver(access.address, catalog, host, token_path, renting=access.renting)
         self.executor = RayExecutor(
             access.dashboard_url,
             access.address,
@@ -151,6 +163,7 @@ class Runtime:
             _FilesAsTheyAre(),
             time.time,
             on_end=self._keep_logs,
+            provider=self.observer.provider,
             queues=queues,
         )
         self.pulse = Pulse(cycle_s)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from ..log_context import about
-from ..store import Charge, EngineStore, Event, Record
+from ..store import Charge, EngineStore, Event, Record, Rental
 
 log = logging.getLogger("raywise.events")
 
@@ -34,6 +34,11 @@ class _Telling:
         found = self._store.change(workload_id, event, **changes)
         _tell([event])
         return found
+
+    def put_rentals(self, rentals: Sequence[Rental], *events: Event) -> None:
+        """Write, then tell."""
+        self._store.put_rentals(rentals, *events)
+        _tell(events)
 
     def append(self, *events: Event) -> None:
         """Write, then tell."""

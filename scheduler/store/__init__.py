@@ -4,7 +4,7 @@ or PostgreSQL; or in memory, for what is only simulated."""
 from .database import StoreError
 from .memory import MemoryStore
 from .protocol import EngineStore
-from .records import Charge, Event, Record
+from .records import Charge, Event, Record, Rental
 from .schema import SCHEMA_VERSION
 from .store import Filter, Page, Spending, Store
 from .tokens import Token, TokenTable
@@ -18,6 +18,7 @@ __all__ = [
     "MemoryStore",
     "Page",
     "Record",
+    "Rental",
     "Spending",
     "Store",
     "StoreError",

@@ -112,7 +112,8 @@ class Database:
                     f"{self.place}: schema version {version}; this Raywise reads version {schema.SCHEMA_VERSION}"
                 )
             if version == schema.SCHEMA_VERSION:
-                for index in schema.workloads.indexes:  # some came after this version
+                schema.rentals.create(self._connection, checkfirst=True)  # it came after this version
+                for index in schema.workloads.indexes:  # some did as well
                     index.create(self._connection, checkfirst=True)
                 return
             schema.create(self._connection, version)

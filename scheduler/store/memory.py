@@ -10,7 +10,7 @@ from typing import Any
 from ..estimate.calibration import Calibration
 from ..estimate.device_rates import DeviceRates, LearntAgainst
 from ..states import ENDED, check_transition
-from .records import Charge, Event, Record, keeping_the_users
+from .records import Charge, Event, Record, Rental, keeping_the_users
 
 
 class MemoryStore:
@@ -26,6 +26,7 @@ class MemoryStore:
         self._rates: Mapping[str, DeviceRates] = {}
         self._against: LearntAgainst = {}
         self._policy_memory: str | None = None
+        self._rentals: dict[str, Rental] = {}
 
     def add(self, records: Sequence[Record], events: Sequence[Event]) -> None:
         """Accept new workloads. Raises ValueError where an id is taken."""
@@ -94,6 +95,20 @@ class MemoryStore:
         """None: nothing is taken up again."""
         del since, until
         return []
+
+    def put_rentals(self, rentals: Sequence[Rental], *events: Event) -> None:
+        """Add or replace rented nodes."""
+        self._rentals |= {each.id: each for each in rentals}
+        self.append(*events)
+
+    def rentals(self, *, ended: bool | None = None, since_s: float = 0.0) -> list[Rental]:
+        """Rented nodes that are there or on their way still, or those that ended since then, or both."""
+        return [
+            each
+            for each in self._rentals.values()
+            if (each.ended_s is None and ended is not True)
+            or (each.ended_s is not None and ended is not False and each.ended_s >= since_s)
+        ]
 
     def last_cycle(self) -> int:
         """The number of the last cycle that left an event."""

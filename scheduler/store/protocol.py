@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..estimate.calibration import Calibration
 from ..estimate.device_rates import DeviceRates, LearntAgainst
-from .records import Charge, Event, Record
+from .records import Charge, Event, Record, Rental
 
 
 class EngineStore(Protocol):
@@ -40,6 +40,15 @@ class EngineStore(Protocol):
 
     def charges(self, *, since: str = "", until: str = "9999") -> Sequence[Charge]:
         """What ended attempts held, from one day to another, both included."""
+        ...
+
+    def put_rentals(self, rentals: Sequence[Rental], *events: Event) -> None:
+        """Add or replace rented nodes, and append what happened to them, in one step."""
+        ...
+
+    def rentals(self, *, ended: bool | None = None, since_s: float = 0.0) -> Sequence[Rental]:
+        """Rented nodes that are there or on their way still, or those that ended since then, or both, in the order of
+        their requests."""
         ...
 
     def last_cycle(self) -> int:

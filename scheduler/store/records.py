@@ -22,6 +22,38 @@ OWNED_BY_USER = frozenset({"spec", "deadline_s", "budget_usd", "cancel_requested
 
 
 @dataclass(frozen=True)
+class Rental:
+    """One node that was rented, or asked for. Times are Unix seconds."""
+
+    id: str
+    node_type: str
+    market: str
+    usd_h: float
+    on_demand_usd_h: float | None
+    """What it would have cost on demand; None is not known."""
+    asked_s: float
+    """From here on it is paid for."""
+    node_id: str | None = None
+    joined_s: float | None = None
+    ended_s: float | None = None
+    end: str = ""
+    """Why it ended."""
+    refused: bool = False
+    """There never was a machine: it costs nothing."""
+
+    def hours(self, now_s: float, since_s: float = 0.0) -> float:
+        """Hours that it was paid for, from one time to another."""
+        if self.refused:
+            return 0.0
+        until_s = now_s if self.ended_s is None else min(now_s, self.ended_s)
+        return max(0.0, until_s - max(self.asked_s, since_s)) / 3600
+
+    def usd(self, now_s: float, since_s: float = 0.0) -> float:
+        """What that has cost."""
+        return self.hours(now_s, since_s) * self.usd_h
+
+
+@dataclass(frozen=True)
 class Record:
     """A workload with all that is known of it. Times are Unix seconds."""
 

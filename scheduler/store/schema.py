@@ -107,6 +107,24 @@ charges = sa.Table(
 )
 """What ended attempts held: device seconds and dollars by day (UTC) and device type. NULL dollars: it has no price."""
 
+rentals = sa.Table(
+    "rentals",
+    metadata,
+    sa.Column("id", _Text, primary_key=True),
+    sa.Column("node_type", _Text, nullable=False),
+    sa.Column("market", _Text, nullable=False),
+    sa.Column("usd_h", sa.Double, nullable=False),
+    sa.Column("on_demand_usd_h", sa.Double),
+    sa.Column("asked_s", sa.Double, nullable=False),
+    sa.Column("node_id", _Text),
+    sa.Column("joined_s", sa.Double),
+    sa.Column("ended_s", sa.Double),
+    sa.Column("end", sa.Text, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False),
+    sa.Index("rentals_by_end", "ended_s"),
+)
+"""Nodes that were rented, or asked for: what they cost, whoever used them."""
+
 _SQLITE_GUARDS = (
     "CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events"
     " BEGIN SELECT RAISE(ABORT, 'events never change'); END",

@@ -11,7 +11,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..estimate.calibration import Calibration
 from ..states import ENDED, check_transition
 from . import schema
 from .database import Database, StoreError
-from .records import OWNED_BY_USER, Charge, Event, Record, keeping_the_users
+from .records import OWNED_BY_USER, Charge, Event, Record, Rental, keeping_the_users
 
 DEVICE_RATES = "device-rates"
 """The setting that keeps what benchmarks measured."""
@@ -303,6 +303,25 @@ class Store:
         query = sa.select(_events.c.workload_id, _events.c.cause).where(_events.c.sequence.in_(newest))
         with self.database.reading() as db:
             return {row[0]: row[1] for row in db.execute(query)}
+
+    def put_rentals(self, rentals: Sequence[Rental], *events: Event) -> None:
+        """Add or replace rented nodes, and append what happened to them, in one step."""
+        with self._writing() as write:
+            for each in rentals:
+                row = asdict(each)
+                insert = self._insert(schema.rentals).values(row)
+                write.db.execute(insert.on_conflict_do_update(index_elements=["id"], set_=row))
+            write.sequence = self._append(write.db, events)
+
+    def rentals(self, *, ended: bool | None = None, since_s: float = 0.0) -> list[Rental]:
+        """Rented nodes that are there or on their way still, or those that ended since then, or both, in the order of
+        their requests."""
+        table = schema.rentals
+        is_open, is_ended = table.c.ended_s.is_(None), table.c.ended_s >= since_s
+        wanted = {None: sa.or_(is_open, is_ended), True: is_ended, False: is_open}[ended]
+        query = sa.select(*(table.c[each.name] for each in fields(Rental))).where(wanted)
+        with self.database.reading() as db:
+            return [Rental(*row) for row in db.execute(query.order_by(table.c.asked_s, table.c.id))]
 
     @property
     def last_sequence(self) -> int:

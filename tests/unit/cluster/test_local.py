@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,8 +76,8 @@ def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(
     folders: list[Path] = []
     prepare = LocalCluster._prepare.__func__
 
-    def remember(cls: type[LocalCluster], folder: Path, plans: list[NodePlan]) -> LocalCluster:
-        cluster = prepare(cls, folder, plans)
+    def remember(cls: type[LocalCluster], folder: Path, plans: list[NodePlan], *more: Any) -> LocalCluster:
+        cluster = prepare(cls, folder, plans, *more)
         folders.append(cluster.temp_dir)
         return cluster
 

@@ -107,8 +107,13 @@ def test_a_node_is_rented_for_who_waits_and_given_back_when_idle() -> None:
     world.run_until_ended(advance_s=10.0)
     for _ in range(40):
         world.cycle(advance_s=60.0)
-    assert kinds(world) == ["node-requested", "node-released"]
-    assert world.store.events(limit=10_000)[-1].data == {"node": "t4-1"}
+    assert kinds(world) == ["node-requested", "node-joined", "node-released", "node-left"]
+    released, left = world.store.events(limit=10_000)[-2:]
+    assert released.data == {"node": "t4-1"}
+    assert (left.cause, left.data["node_type"], left.data["launch_s"]) == (released.cause, "t4", 100.0)
+    (rented,), (rental,) = world.provider.rentals(), world.store.rentals()
+    assert rental.ended_s is not None
+    assert rental.usd(world.now_s) == left.data["usd"] == pytest.approx(rented.usd(world.now_s), abs=0.5 / 60)
     assert [each.node_id for each in world.cluster.snapshot().nodes] == ["head"]
     world.check()
 
@@ -136,7 +141,8 @@ def test_a_provider_that_refuses_stops_nothing_else() -> None:
     report = world.cycle()
     assert report is not None
     assert report.node_actions
-    assert kinds(world) == [], "what was not asked for is not told"
+    assert kinds(world) == ["node-requested", "node-not-launched"]
+    assert [each.usd(world.now_s + 3600) for each in world.store.rentals()] == [0.0] * 2, "it costs nothing"
     assert sum(record.placement is not None for record in world.store.select()) == 1
     world.check()
 

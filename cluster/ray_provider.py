@@ -1,0 +1,212 @@
+"""Rents nodes through Ray's own autoscaler, whatever it launches them with.
+
+A node is asked for by a *seat*: each rented node has one, and a placement group that wants a seat of a type, and is
+not placed, makes Ray launch a node of that very type. Ray Data and Ray Train overwrite what `request_resources` asks for,
+but no placement groups. Seats are detached and their names say when they were asked for: a service that starts again
+finds what is on its way. When all have joined, the seats are given up, and who runs there is Ray's own affair again.
+
+Ray asks for what it could not have again and again. So a launch that failed, or that takes far too long, is given up
+here: its seat goes, its type is not to be had for a while, and the next plan takes another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .gcs import ControlService, Launches, NamedThing
+from .inventory import NodeFacts, Offer
+from .types import NODE_TYPE_LABEL, Launching
+
+log = logging.getLogger(__name__)
+
+SEAT_NAME = "raywise-seat"
+FIRST_BACKOFF_S = 60.0
+"""After a failed launch its type is not to be had for so long; twice as long after each further one, ..."""
+LONGEST_BACKOFF_S = 3600.0
+"""... though never longer than this."""
+LATE_FACTOR, LATE_S = 3.0, 60.0
+"""A launch that takes so many times as long as it should, and so many seconds more, is given up."""
+
+STALE_S = 15.0
+"""What Ray's autoscaler says may be so old: it looks every 5 s."""
+NOT_LAUNCHED = "Ray's autoscaler could not launch it (its log, monitor.log on the head, says why)"
+
+
+@dataclass(frozen=True)
+class _Seat:
+    node_type: str
+    asked_s: float
+    group: NamedThing
+
+
+class RayProvider:
+    """A `Provider` on a cluster that Ray's autoscaler runs. What may be rented are the `offers`; `first_backoff_s` is
+    for clusters whose launches take seconds."""
+
+    def __init__(
+        self,
+        service: ControlService,
+        offers: Iterable[Offer],
+        clock: Callable[[], float],
+        first_backoff_s: float = FIRST_BACKOFF_S,
+    ) -> None:
+        self._service, self._clock = service, clock
+        self._offers = {each.node_type: each for each in offers}
+        self._first_backoff_s = first_backoff_s
+        self._lock = threading.Lock()
+        self._seats: dict[str, list[_Seat]] = {name: [] for name in self._offers}
+        self._joined: Counter[str] = Counter()
+        self._joined_s: dict[str, list[float]] = {name: [] for name in self._offers}
+        """When the last of each type joined."""
+        self._until_s: dict[str, float] = {}
+        self._why: dict[str, str] = {}
+        self._in_a_row: Counter[str] = Counter()
+        self._counted: set[tuple[str, float, str]] = set()
+        self._strange: set[str] = set()
+        """Nodes that joined with other devices than promised: they are given back."""
+        self.failures: Counter[str] = Counter()
+        """Launches of each type that failed, since this provider was made."""
+
+    # Provider
+
+    def request(self, node_type: str, count: int) -> None:
+        """Ask for nodes of a type until so many are there or on their way. Raises KeyError for a type that is not
+        offered, ClusterUnreachable."""
+        offer = self._offers[node_type]
+        with self._lock:
+            now_s = self._clock()
+            if self._until_s.get(node_type, 0.0) > now_s:
+                return
+            seats = self._seats[node_type]
+            # Each that is there takes a seat as well, so that Ray launches one for each that is missing.
+            for _ in range(min(count, offer.most) - max(len(seats), 0)):
+                name = f"{SEAT_NAME}:{node_type}:{now_s:.3f}:{len(seats)}"
+                group = self._service.ask_for_seat(name, node_type)
+                seats.append(_Seat(node_type, now_s, group))
+
+    def release(self, node_id: str) -> None:
+        """Give a node back where nothing runs on it, and it holds the only copy of nothing. Raises
+        ClusterUnreachable."""
+        if not self._service.drain(node_id, "nobody needs it"):
+            log.info("node %s is not given back yet: something is on it", node_id)
+
+    def drain(self, node_id: str, leaves_s: float, cause: str) -> None:
+        """Give a node notice: nothing begins there any more, and by `leaves_s` (Unix seconds) it is gone. Raises
+        ClusterUnreachable."""
+        self._service.drain(node_id, cause, leaves_s)
+
+    # Observation
+
+    def observed(self, nodes: Sequence[NodeFacts], launches: Launches) -> dict[str, Launching]:
+        """What is on its way of each type, and what is not to be had just now. Raises ClusterUnreachable."""
+        with self._lock:
+            now_s = self._clock()
+            self._find_seats()
+            for offer in self._offers.values():
+                self._settle(offer, nodes, launches, now_s)
+            return {
+                name: self._launching(offer, launches.pending.get(name, 0), now_s)
+                for name, offer in self._offers.items()
+            }
+
+    def _find_seats(self) -> None:
+        found: dict[str, list[_Seat]] = {name: [] for name in self._offers}
+        for group in self._service.placement_groups():
+            seat = _seat_of(group)
+            if seat is None:
+                continue
+            if seat.node_type in found:
+                found[seat.node_type].append(seat)
+            else:  # of a type that is offered no more
+                self._service.remove_placement_group(group)
+        for seats in found.values():
+            seats.sort(key=lambda each: (each.asked_s, each.group.name))
+        self._seats = found
+
+    def _settle(self, offer: Offer, nodes: Sequence[NodeFacts], launches: Launches, now_s: float) -> None:
+        """Give up the seats of what has joined, failed, or takes too long."""
+        name = offer.node_type
+        there = [node for node in nodes if node.labels.get(NODE_TYPE_LABEL) == name and not node.is_head]
+        self._look_at(offer, there, now_s)
+        joined = sum(node.node_id not in self._strange and node.leaves_s is None for node in there)
+        self._joined_s[name] = [each for each in self._joined_s[name] if now_s - each < STALE_S]
+        if joined > self._joined[name]:
+            self._joined_s[name] += [now_s] * (joined - self._joined[name])
+            self._in_a_row[name] = 0
+            self._until_s.pop(name, None)
+        self._joined[name] = joined
+        coming = self._seats[name][joined:]
+        if not coming:
+            self._give_up(name, len(self._seats[name]))
+            return
+        for failure in launches.failed:
+            key = (name, failure.at_s, failure.why)
+            if failure.node_type == name and failure.at_s >= int(coming[0].asked_s) and key not in self._counted:
+                self._counted.add(key)
+                self._failed(name, now_s, failure.why or NOT_LAUNCHED)
+                self._give_up(name, failure.count)
+        late_s = offer.launch_s * LATE_FACTOR + LATE_S
+        late = [each for each in self._seats[name][joined:] if now_s > each.asked_s + late_s]
+        if late:
+            self._failed(name, now_s, f"it was asked for and had not joined after {late_s:.0f} s")
+            self._give_up(name, len(late), oldest=joined)
+
+    def _look_at(self, offer: Offer, there: Iterable[NodeFacts], now_s: float) -> None:
+        """A node that has other devices than promised is given back: nothing was planned for it."""
+        for node in there:
+            if node.node_id in self._strange or node.leaves_s is not None:
+                continue
+            wrong = [
+                f"{node.total.get(name, 0.0):g} {name} in place of {amount:g}"
+                for name, amount in offer.devices.items()
+                if node.total.get(name, 0.0) < amount
+            ]
+            if wrong:
+                self._strange.add(node.node_id)
+                self._failed(offer.node_type, now_s, f"a node of it joined with {', '.join(wrong)}")
+                self._service.drain(node.node_id, "it has other devices than promised", now_s + 1.0)
+
+    def _failed(self, name: str, now_s: float, why: str) -> None:
+        """What fails together is one failure: the type is not to be had for longer only after another try."""
+        self.failures[name] += 1
+        self._why[name] = why
+        log.warning("node type %s could not be had: %s", name, why)
+        if now_s < self._until_s.get(name, 0.0):
+            return
+        self._in_a_row[name] += 1
+        times = min(self._in_a_row[name] - 1, 16)
+        self._until_s[name] = now_s + min(LONGEST_BACKOFF_S, self._first_backoff_s * 2**times)
+
+    def _give_up(self, name: str, count: int, oldest: int | None = None) -> None:
+        """Remove so many seats: the newest, or the oldest from a place on."""
+        seats = self._seats[name]
+        gone = seats[oldest : oldest + count] if oldest is not None else seats[max(0, len(seats) - count) :]
+        for seat in gone:
+            self._service.remove_placement_group(seat.group)
+        self._seats[name] = [each for each in seats if each not in gone]
+
+    def _launching(self, offer: Offer, pending: int, now_s: float) -> Launching:
+        """What Ray launches is on its way, whether it is still asked for or not: it is paid for. Ray says so for some
+        time of what has just joined."""
+        name = offer.node_type
+        until_s = self._until_s.get(name, 0.0)
+        joins_s = [each.asked_s + offer.launch_s for each in self._seats[name][self._joined[name] :]]
+        joins_s += [now_s + offer.launch_s] * (pending - len(joins_s) - len(self._joined_s[name]))
+        return Launching(
+            joins_s=tuple(joins_s),
+            unavailable_until_s=until_s if until_s > now_s else None,
+            why=self._why.get(name, "") if until_s > now_s else "",
+        )
+
+
+def _seat_of(group: NamedThing) -> _Seat | None:
+    """The seat that a placement group stands for; None of any other group."""
+    prefix, _, rest = group.name.partition(":")
+    if prefix != SEAT_NAME:
+        return None
+    node_type, asked_s, _ = rest.rsplit(":", 2)
+    return _Seat(node_type, float(asked_s), group)
