@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from cluster import types
 from cluster.catalog.tables import DEVICE_COLUMNS, INSTANCE_COLUMNS, LIMITS
@@ -18,6 +19,17 @@ from cluster.definition import (
     RentDefinition,
     TariffDefinition,
 )
+from cluster.provider_definition import (
+    AwsProvider,
+    AzureProvider,
+    ExistingProvider,
+    GcpProvider,
+    KubeRayProvider,
+    LaunchedProvider,
+    PodDefinition,
+    RedisDefinition,
+    RentingProvider,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "cluster.md"
 MODELS = {
@@ -28,13 +40,26 @@ MODELS = {
     "Cluster definition: queues": QueueDefinition,
     "Cluster definition: energy": EnergyDefinition,
     "Cluster definition: tariff": TariffDefinition,
+    "Cluster definition: redis": RedisDefinition,
+    "Cluster definition: pods": PodDefinition,
 }
+PROVIDERS = {
+    "Cluster definition: launched machines": LaunchedProvider,
+    "Cluster definition: provider existing": ExistingProvider,
+    "Cluster definition: provider aws": AwsProvider,
+    "Cluster definition: provider gcp": GcpProvider,
+    "Cluster definition: provider azure": AzureProvider,
+    "Cluster definition: provider kuberay": KubeRayProvider,
+}
+"""What each has beside what it inherits."""
 COLUMNS = {"Catalog: devices": DEVICE_COLUMNS, "Catalog: instances": INSTANCE_COLUMNS}
 NAMES = {
     **{
         section: {name for name, field in model.model_fields.items() if not field.exclude}
         for section, model in MODELS.items()
     },
+    "Cluster definition: provider": {"type", *RentingProvider.model_fields},
+    **{section: set(model.__annotations__) - {"type"} for section, model in PROVIDERS.items()},
     **{section: set(columns) for section, columns in COLUMNS.items()},
     "Labels of nodes": {value for name, value in vars(types).items() if name.endswith("_LABEL")},
 }
@@ -58,15 +83,18 @@ def test_every_name_is_documented_once_and_no_other(section: str) -> None:
 
 @pytest.mark.parametrize(
     "section",
-    [name for name in MODELS if name not in ("Cluster definition", "Cluster definition: nodes")],
+    [name for name in MODELS | PROVIDERS if name not in ("Cluster definition", "Cluster definition: nodes")],
 )
 def test_defaults_are_those_of_the_code(section: str) -> None:
     documented = {row[0].strip("`"): row[2] for row in table(section)}
-    fields = MODELS[section].model_fields
-    assert documented == {
-        name: "required" if field.is_required() else "null" if field.default is None else str(field.default)
-        for name, field in fields.items()
-    }
+    fields = (MODELS | PROVIDERS)[section].model_fields
+    assert documented == {name: default_text(fields[name]) for name in documented}
+
+
+def default_text(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return {"None": "null", "()": "none"}.get(str(field.default), str(field.default))
 
 
 @pytest.mark.parametrize("section", COLUMNS)
