@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from workloads.job import Job
 
-from .protocols import ClusterUnreachable
+from .protocols import ClusterUnreachable, LogPart
 from .types import Node, NodeType, ProgressRecord, RunObservation, RunRequest, RunState, Snapshot
 
 _EPSILON = 1e-9
@@ -185,6 +185,13 @@ class FakeCluster:
         """The script's logs."""
         run = self._world.runs.get(run_id)
         return "" if run is None else run.script.logs
+
+    def log_part(self, run_id: str, offset: int, most: int, *, fresh: bool = False) -> LogPart:
+        """A part of them. Raises ClusterUnreachable."""
+        del fresh
+        self._require_reachable()
+        text = self.logs(run_id).encode(errors="replace")
+        return LogPart(text[offset : offset + most], len(text))
 
     # What happens to it
 

@@ -204,6 +204,11 @@ class LocalCluster:
         return {each for node in self.nodes if node.name == name for each in members("", [node.process])}
 
     @property
+    def logs_dir(self) -> Path:
+        """Where Ray writes what it and its jobs print, on all nodes."""
+        return self.temp_dir / "ray" / "session_latest" / "logs"
+
+    @property
     def scenario(self) -> Path:
         """The script by which rented nodes behave; it may be changed at any time."""
         return self.folder / SCENARIO_FILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from .types import ProgressRecord, RunObservation, RunRequest, Snapshot
@@ -10,6 +11,15 @@ from .types import ProgressRecord, RunObservation, RunRequest, Snapshot
 
 class ClusterUnreachable(ConnectionError):
     """The cluster does not answer: nothing is known of what runs on it, and nothing may be concluded."""
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """A part of what a run printed."""
+
+    data: bytes
+    size: int
+    """Bytes of all of it so far."""
 
 
 class Observer(Protocol):
@@ -45,6 +55,11 @@ class Executor(Protocol):
 
     def logs(self, run_id: str) -> str:
         """All the run printed so far; empty where nothing is known."""
+        ...
+
+    def log_part(self, run_id: str, offset: int, most: int, *, fresh: bool = False) -> LogPart:
+        """At most so many bytes of it, from one on. It may be what it was a moment ago, unless it is to be `fresh`.
+        Raises ClusterUnreachable."""
         ...
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 import weakref
@@ -22,8 +23,10 @@ from workloads.stopping import EXIT_STOPPED, request_stop, stop_deadline_s, stop
 
 from . import direct_command
 from .gcs import ControlService
+from .job_logs import JobLogs
 from .jobs_api import JobExists, JobsApi, JobStatus
 from .own_code import own_package, unpacked
+from .protocols import LogPart
 from .types import ProgressRecord, RunObservation, RunRequest, RunState
 
 log = logging.getLogger(__name__)
@@ -57,7 +60,8 @@ class RayExecutor:
     started; each run has a file of its own. `workloads_dir` is the package that is shipped to the cluster, `staging`
     the folder for its copy (a temporary one where not given). `shared_files` says that every node sees the runs'
     folders by the same paths: a user's own code is then unpacked there and used in place; else Ray brings it to each
-    node. `end_file` is touched by each command that is over, where it can be.
+    node. `end_file` is touched by each command that is over, where it can be. `logs_dir` is where Ray writes what runs
+    print, where this process can read it.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class RayExecutor:
         *,
         shared_files: bool = False,
         end_file: Path | None = None,
+        logs_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._jobs = JobsApi(dashboard_url, token_path)
@@ -80,6 +85,7 @@ class RayExecutor:
         self._staging = staging
         self._shared_files = shared_files
         self._end_file = end_file
+        self._logs = JobLogs(self._jobs.logs, logs_dir)
         self._commands = direct_command.Recorder()
         self._staged: Path | None = None
         self._offsets: dict[str, int] = {}
@@ -182,7 +188,12 @@ class RayExecutor:
 
     def logs(self, run_id: str) -> str:
         """All the run printed so far. Raises ClusterUnreachable."""
-        return self._jobs.logs(run_id)
+        return self._logs.read(run_id, 0, sys.maxsize, fresh=True).data.decode(errors="replace")
+
+    def log_part(self, run_id: str, offset: int, most: int, *, fresh: bool = False) -> LogPart:
+        """A part of it, from a byte on; not older than a second, unless it takes long to come. Raises
+        ClusterUnreachable."""
+        return self._logs.read(run_id, offset, most, fresh=fresh)
 
     def close(self) -> None:
         """Close connections and remove the staged copy of the package."""

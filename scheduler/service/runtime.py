@@ -20,7 +20,6 @@ from cluster.keeper import Keeper
 from cluster.local import ANSWER_PATIENCE_S, LocalCluster
 from cluster.offers import local_offers
 from cluster.own_code import remove_copy
-from cluster.protocols import ClusterUnreachable
 from cluster.ray_executor import RayExecutor
 from cluster.ray_observer import RayObserver, Renting
 from cluster.types import Snapshot
@@ -48,6 +47,7 @@ from .notify import Supervisor
 from .opening import open_store
 from .pulse import Pulse
 from .readiness import ReadinessFacts
+from .run_logs import RunLogs
 from .telling import told
 from .waiting import Waiting
 
@@ -57,12 +57,16 @@ CYCLE_S = 1.0
 ID_TRIES = 5
 """Ids are drawn at random: one in thousands is taken where thousands have the same name."""
 STOP_S = 30.0
+LOGS_S = 5.0
+"""So long a service that ends goes on with copying logs."""
 LOCAL_BACKOFF_S = 15.0
 """The first pause after a failed launch where launches take seconds, not minutes."""
 PROBE_SETTING = "probe"
 """The setting that is written to see whether the store can be."""
 END_FILE = "ended"
 """In the home folder: commands touch it when they are over."""
+LOGS_TO_KEEP = "logs-to-keep"
+"""In the home folder: a note for each attempt whose log is still to be copied."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,9 @@ class Runtime:
             staging=home.path / "stage",
             shared_files=access.local is not None,
             end_file=home.path / END_FILE if access.local is not None else None,
+            logs_dir=None if access.local is None else access.local.logs_dir,
         )
+        self.logs = RunLogs(self.executor, home.path / LOGS_TO_KEEP)
         use_cache(home.profiles)
         self.store = open_store(home, store)
         token = home.ensure_token()
@@ -162,7 +168,7 @@ class Runtime:
             self.policy,
             _FilesAsTheyAre(),
             time.time,
-            on_end=self._keep_logs,
+            on_end=self._attempt_ended,
             provider=self.observer.provider,
             queues=queues,
         )
@@ -176,6 +182,7 @@ class Runtime:
     def start(self) -> None:
         """Begin to run cycles, and to bring back what dies of a cluster of our own."""
         self._thread.start()
+        self.logs.keeper.take_up()
         if self._keeper is not None:
             self._keeper.start()
 
@@ -189,6 +196,7 @@ class Runtime:
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():  # the next start takes up what it left: a record is written before each act
             log.warning("the cycle has not come to its end in %.0f s: it is given up", STOP_S)
+        self.logs.keeper.close(LOGS_S)
         self.executor.close()
         self.observer.close()
         self.store.close()
@@ -265,25 +273,8 @@ class Runtime:
         self.store.request_cancel(record.id, Event("cancel-requested", cause, record.id, at_s=time.time()))
         self.wake()
 
-    def logs(self, record: Record) -> str:
-        """What all attempts of a workload printed: kept files of ended ones, Ray's of the present one. It only ever
-        grows at its end, so that a reader may go on where it was."""
-        texts = []
-        for attempt in range(1, record.attempt + 1):
-            run_id = replace(record, attempt=attempt).run_id
-            kept = Path(record.run_dir) / f"{run_id}.log"
-            text = kept.read_text(errors="replace") if kept.is_file() else self.executor.logs(run_id)
-            texts.append((f"--- attempt {attempt}\n" if attempt > 1 else "") + text)
-        return "\n".join(texts)
-
-    def _keep_logs(self, record: Record) -> None:
-        """Ray's logs go with its cluster: an ended attempt's are copied."""
-        try:
-            text = self.executor.logs(record.run_id)
-            if text:
-                (Path(record.run_dir) / f"{record.run_id}.log").write_text(text, errors="replace")
-        except (OSError, ClusterUnreachable) as error:
-            log.warning("the logs of %s are not kept: %s", record.run_id, error)
+    def _attempt_ended(self, record: Record) -> None:
+        self.logs.keep(record)
         remove_copy(Path(record.run_dir), record.run_id)
 
     def _progress_path(self, run_id: str) -> Path:

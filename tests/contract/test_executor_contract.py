@@ -18,7 +18,7 @@ from cluster.gcs import ControlService
 from cluster.host import HostRates
 from cluster.local import LocalCluster
 from cluster.processes import ProcessId
-from cluster.protocols import Executor
+from cluster.protocols import Executor, LogPart
 from cluster.ray_executor import RayExecutor
 from cluster.types import RunObservation, RunRequest, Snapshot
 from workloads.job import Job, Shard
@@ -26,7 +26,7 @@ from workloads.job import Job, Shard
 STUB = Path(__file__).parents[1] / "stub_workloads"
 # What the stub body prints and writes for each command, as the fake plays it.
 SCRIPTS = {
-    "succeed": Script(run_s=5),
+    "succeed": Script(run_s=5, logs="hello from a run\n"),
     "fail": Script(run_s=5, fail_at_s=2, message="no rows"),
     "wait": Script(run_s=1e9, stop_s=1e9),
     "save": Script(run_s=1e9, stop_s=2, saves=[{"kind": "note", "message": "saved"}]),
@@ -244,6 +244,17 @@ class TestEveryExecutor:
         assert list(harness.executor.progress("never-started")) == []
         assert harness.executor.logs("never-started") == ""
 
+    def test_what_a_run_printed_is_read_from_a_byte_on(self, harness: Harness) -> None:
+        run_id = harness.start("succeed")
+        harness.wait_ended(run_id)
+        whole = harness.executor.log_part(run_id, 0, 1 << 20, fresh=True)
+        assert b"hello from" in whole.data
+        assert whole.size == len(whole.data)
+        assert whole.data.decode() == harness.executor.logs(run_id)
+        assert harness.executor.log_part(run_id, 3, 4) == LogPart(whole.data[3:7], whole.size)
+        assert harness.executor.log_part(run_id, whole.size, 4) == LogPart(b"", whole.size)
+        assert harness.executor.log_part("never-started", 0, 4) == LogPart(b"", 0)
+
     def test_many_runs_are_observed_at_once(self, harness: Harness) -> None:
         run_id = harness.start("succeed")
         harness.wait_ended(run_id)
@@ -276,6 +287,19 @@ class TestRayExecutor:
         run_id = ray_harness.start("succeed")
         ray_harness.wait_ended(run_id)
         assert f"hello from {run_id}" in ray_harness.executor.logs(run_id)
+
+    def test_rays_own_file_on_this_machine_says_the_same(
+        self, ray_harness: Harness, local_cluster: LocalCluster
+    ) -> None:
+        run_id = ray_harness.start("succeed")
+        ray_harness.wait_ended(run_id)
+        nowhere = "http://127.0.0.1:9"
+        beside = RayExecutor(
+            nowhere, local_cluster.address, lambda _: ray_harness.folder, logs_dir=local_cluster.logs_dir
+        )
+        assert beside.logs(run_id) == ray_harness.executor.logs(run_id)
+        assert f"hello from {run_id}" in beside.logs(run_id)
+        beside.close()
 
     def test_the_users_environment_reaches_the_run(self, ray_harness: Harness) -> None:
         run_id = ray_harness.start("env succeed", env={"USERS_VARIABLE": "a value"})

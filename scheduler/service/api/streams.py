@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -16,6 +16,7 @@ from workloads.errors import Problem
 from ...states import ENDED
 from ...store import Event, Record, StoreError
 from .. import views
+from ..run_logs import PART_BYTES
 from ..runtime import Runtime
 from ..users import needs
 from .feed import EventFeed, TooManyStreams
@@ -119,18 +120,31 @@ def _add_logs(routes: APIRouter, runtime: Runtime, feed: EventFeed) -> None:
                 media_type="text/plain; charset=utf-8",
                 headers=_NO_STORE,
             )
-        text = await run_in_threadpool(_whole, runtime, found.records)
-        raw = text.encode(errors="replace")
-        return Response(raw[offset:], media_type="text/plain", headers={"X-Next-Offset": str(max(offset, len(raw)))})
+        whole = await run_in_threadpool(_Whole, runtime, found.records, offset)
+        headers = {"X-Next-Offset": str(max(offset, whole.end))}
+        return StreamingResponse(whole.parts(), media_type="text/plain; charset=utf-8", headers=headers)
 
 
-def _whole(runtime: Runtime, records: list[Record]) -> str:
-    parts = []
-    for record in records:
-        if record.attempt:
-            head = f"=== {record.id}\n" if len(records) > 1 else ""
-            parts.append(head + runtime.logs(record))
-    return "\n".join(parts)
+class _Whole:
+    """All that some workloads have printed by now, from a byte on; of several with a line before each."""
+
+    def __init__(self, runtime: Runtime, records: list[Record], offset: int) -> None:
+        """Raises ClusterUnreachable."""
+        begun = [record for record in records if record.attempt]
+        self._runtime, self._offset = runtime, offset
+        self._sizes = [(record, runtime.logs.size(record)) for record in begun]
+        self._heads = len(records) > 1
+        self.end = sum(size for _, size in self._sizes)
+
+    def parts(self) -> Iterator[bytes]:
+        """Piece by piece: a log may be long."""
+        for number, (record, size) in enumerate(self._sizes):
+            if self._heads:
+                yield (("\n" if number else "") + f"=== {record.id}\n").encode()
+            place = self._offset
+            while place < size and (data := self._runtime.logs.read(record, place, min(PART_BYTES, size - place))):
+                yield data
+                place += len(data)
 
 
 class _Tail:
@@ -140,20 +154,22 @@ class _Tail:
     def __init__(self, runtime: Runtime, record: Record, offset: int = 0) -> None:
         self._runtime, self._id, self._shown, self.ended = runtime, record.id, offset, False
 
-    def read(self) -> bytes:
-        """What came. A cluster that does not answer is asked again."""
+    def read(self) -> tuple[bytes, bool]:
+        """A part of what came, and whether there may be more now. A cluster that does not answer is asked again."""
         record = self._runtime.store.get(self._id)
-        ended = record is None or record.state in ENDED
+        if record is None or not record.attempt:
+            self.ended = record is None or record.state in ENDED
+            return b"", False
+        ended = record.state in ENDED and self._runtime.logs.is_whole(record)
         try:
-            raw = self._runtime.logs(record).encode(errors="replace") if record is not None and record.attempt else b""
+            raw = self._runtime.logs.read(record, self._shown, PART_BYTES)
         except ClusterUnreachable:
-            return b""
-        self.ended = ended
-        end = len(raw) if ended else raw.rfind(b"\n") + 1
-        if end <= self._shown:  # nothing new, or less than before: the cluster that had the rest is gone
-            return b""
-        new, self._shown = raw[self._shown : end], end
-        return new
+            return b"", False
+        more = len(raw) == PART_BYTES
+        self.ended = ended and not more
+        new = raw if ended else raw[: raw.rfind(b"\n") + 1] or (raw if more else b"")
+        self._shown += len(new)
+        return new, more
 
 
 async def _followed(runtime: Runtime, feed: EventFeed, records: list[Record], offset: int) -> AsyncIterator[bytes]:
@@ -163,14 +179,17 @@ async def _followed(runtime: Runtime, feed: EventFeed, records: list[Record], of
     try:
         async with feed.stream():
             while not feed.closed:
+                waits = True
                 for workload_id, tail in tails.items():
-                    new = b"" if tail.ended else await run_in_threadpool(tail.read)
+                    new, more = (b"", False) if tail.ended else await run_in_threadpool(tail.read)
+                    waits = waits and not more
                     if new:
                         head = f"=== {workload_id}\n" if len(tails) > 1 and workload_id != last else ""
                         last = workload_id
                         yield head.encode() + new
                 if all(tail.ended for tail in tails.values()):
                     return
-                await feed.pause(LOOK_S)
+                if waits:
+                    await feed.pause(LOOK_S)
     except TooManyStreams:
         return

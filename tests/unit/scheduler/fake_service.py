@@ -17,6 +17,7 @@ from scheduler.policy import create
 from scheduler.service import auth
 from scheduler.service.home import Home
 from scheduler.service.pulse import Pulse
+from scheduler.service.run_logs import RunLogs
 from scheduler.service.runtime import Runtime
 from scheduler.store import Store
 
@@ -39,6 +40,7 @@ class FakeRuntime(Runtime):
         self.store = Store(self.home.database)
         self.token = self.home.ensure_token()
         auth.remember(self.store, self.token)
+        self.logs = RunLogs(self.cluster, folder / "logs-to-keep")
         self.engine = Engine(self.store, self.cluster, self.cluster, self.policy, FileProfiler(), self.clock)
         self.woken_at_all = threading.Event()
         self.pulse = Pulse(1.0, self.clock)

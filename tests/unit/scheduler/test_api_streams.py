@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -206,6 +207,49 @@ def test_logs_are_followed_to_the_end(served: Served, client: Client, monkeypatc
     assert client.logs(name) == "one\nhalf é\nlast"
     assert client.logs(name, offset=4) == "half é\nlast"
     assert "".join(client.logs(name, offset=4, follow=True)) == "half é\nlast"
+
+
+def test_a_log_longer_than_a_part_comes_whole_and_without_a_pause(
+    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.api.streams.LOOK_S", 1e9)
+    monkeypatch.setattr("scheduler.service.api.streams.PART_BYTES", 8)
+    text = "é" * 9 + "\nand\nmore of it\nlast"
+    served.runtime.script = Script(run_s=1.0, logs=text)
+    name = client.submit({"kind": "command", "name": "a", "command": "x", "resources": {"devices": "cpu"}})["id"]
+    for _ in range(8):
+        served.runtime.cycle()
+    assert client.logs(name) == text
+    assert client.logs(name, offset=19) == "and\nmore of it\nlast"
+    assert "".join(client.logs(name, follow=True)) == text
+    headers = {"authorization": f"Bearer {served.token}"}
+    answer = httpx.get(f"{served.url}/api/v1/workloads/{name}/logs", params={"offset": 20}, headers=headers)
+    assert answer.headers["X-Next-Offset"] == str(len(text.encode()))
+
+
+def test_who_follows_a_log_stays_until_its_end_is_kept(
+    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.api.streams.LOOK_S", 0.02)
+    runtime, begun, kept = served.runtime, threading.Event(), threading.Event()
+    runtime.script = Script(run_s=1.0, logs="printed\n")
+    name = client.submit({"kind": "command", "name": "a", "command": "x", "resources": {"devices": "cpu"}})["id"]
+    for _ in range(8):
+        runtime.cycle()
+
+    def keeping(_: str) -> bool:
+        begun.set()
+        return not kept.is_set()
+
+    monkeypatch.setattr(runtime.logs.keeper, "is_keeping", keeping)
+    parts = client.logs(name, follow=True)
+    assert next(parts) == "printed\n"
+    assert begun.wait(60)
+    record = runtime.store.get(name)
+    assert record is not None
+    (Path(record.run_dir) / f"{name}.log").write_text("printed\nits end\n")
+    kept.set()
+    assert "".join(parts) == "its end\n"
 
 
 def test_logs_of_a_pipeline_are_told_apart(served: Served, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
