@@ -161,7 +161,7 @@ class _Builder:
         node = self.node(offer.facts)
         market = self._market(offer.facts)
         known = {each.device_type: self.types[each.device_type] for each in node.devices}
-        prices = {name: self._price(kind, offer.facts, market) for name, kind in known.items()}
+        prices = {name: self._rent(kind, offer.facts, market) for name, kind in known.items()}
         usd_h = sum(
             each.total * price.usd_h for each in node.devices if (price := prices[each.device_type]) is not None
         )
@@ -310,10 +310,17 @@ class _Builder:
             self._warn(f"node {facts.name}: {MARKET_LABEL}={text} is neither spot nor on-demand, taken as on-demand")
         return "on-demand"
 
+    def _rent(self, device: DeviceType, facts: NodeFacts, market: Market) -> Price | None:
+        """What one device of a node that is rented costs: also a core then costs what its machine does."""
+        if device.name == CPU and facts.labels.get(DEVICE_LABEL) != CPU:
+            return self._price_of(CPU, None, market)
+        return self._price_here(device, facts, market)
+
     def _price(self, device: DeviceType, facts: NodeFacts, market: Market) -> Price | None:
         """What one device of this node costs; that of a core does not depend on the node, but for its market."""
-        if device.name == CPU:
-            return self._price_of(CPU, None, market)
+        return self._price_of(CPU, None, market) if device.name == CPU else self._price_here(device, facts, market)
+
+    def _price_here(self, device: DeviceType, facts: NodeFacts, market: Market) -> Price | None:
         stated, instance = facts.labels.get(PRICE_LABEL), self._instance(facts)
         if stated is not None:
             usd_h = _number(stated)
