@@ -25,6 +25,7 @@ from .bidding import SETTLING_S, Bidder, Bidders, Bids
 from .board import NONE, Board, Flags, Floats, Ints, Tables
 from .candidates import Supply, hopeless, resting, vacated
 from .explaining import Heard, Said
+from .gathering import without_emptied
 from .ledger import Ledger
 from .renting import with_nodes
 from .speeds import Corrected, Speeds
@@ -34,7 +35,6 @@ from .turns import DETAILED, Turns
 
 AUCTIONS = 3
 """So often at most is an auction held again without what was declined, ..."""
-
 REPEATED_TO = 300
 """... if no more than so many take part."""
 LAPS = 4
@@ -62,7 +62,7 @@ class Market:
         """Devices for everybody who can use them best now; a reason for everybody. What this object remembers are
         tables that it has read; the same situation gives the same plan."""
         with without_collector():
-            speeds = Speeds.of(situation)
+            speeds, situation = Speeds.of(situation), without_emptied(situation)
             seen = self._corrected.of(situation.workloads, speeds.known)
             cycle = _Cycle(replace(situation, workloads=tuple(seen)), self._tables, self._ledger, self._heard, speeds)
             cycle.overdue()

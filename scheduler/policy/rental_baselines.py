@@ -164,7 +164,7 @@ def _offers(draft: Draft, view: WorkloadView, estimate: Estimate, number: int) -
                 wanted, usd, max((seat.joins_s for seat, _, _ in found), default=0.0), number, found, Counter()
             )
     have = [] if view.one_node else draft.seats.find(wanted, one_node=False, short=True) or []
-    for part in ([], have) if have else ([],):
+    for part in (have, []) if have else ([],):
         held = Counter(dict(wanted.groups))
         for _, name, count in part:
             held[name] -= count

@@ -18,7 +18,9 @@ from workloads.quantities import usd_text
 from ..types import Configuration, Explanation, NodeRelease, NodeRequest, Placement, Plan, Situation, WorkloadView
 from .candidates import Supply, resting
 from .fleet import Job, Machine, Prediction, predict, there
+from .gathering import EMPTIED, Emptying, emptied, emptying
 from .idle import IDLE, idle_since
+from .keeping import Kept, kept, running_usd, stays_on, waits_for_a_node
 from .prices import value_of_time_usd_h
 from .renting_queue import Wait, busy_s, movers, waiting
 
@@ -32,6 +34,8 @@ ROUNDS = 6
 """So many different sets of nodes are asked for in one plan, at most."""
 MARGIN = 0.05
 """What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
+PATIENCE_S = 600.0
+"""A type whose launch failed counts as one that can be had later, if it is not for longer than this."""
 LONGEST_KEPT_S = 3600.0
 """No node is kept idle for longer, however cheap it is."""
 LEAST_USD_H = 1e-6
@@ -51,20 +55,43 @@ class Decision:
     declined: frozenset[str] = frozenset()
     """Workloads that were given something, would begin again if they were moved, and pay less on a node that is on its
     way."""
+    emptied: tuple[str, ...] = ()
+    """Nodes on their way out: a note for the next plan, which places what runs on them elsewhere."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """By workload that leaves such a node, why."""
 
 
 def decide(situation: Situation, waits: Sequence[Wait], placements: Mapping[str, Placement]) -> Decision:
     """`waits` in order of turn. Finds what it noted the last time in `Situation.memory[IDLE]`."""
     if not situation.snapshot.node_types:
         return Decision()
-    renting = _Renting(situation, waits, placements)
+    return _decided(_Renting(situation, waits, placements))
+
+
+def _decided(renting: _Renting) -> Decision:
+    situation, placements = renting.situation, renting.placements
     new, outcome = renting.best()
     requests = tuple(
-        NodeRequest(name, count, renting.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
+        NodeRequest(name, count, renting.cause(name, new, outcome))
+        for name, count in sorted(new.items())
+        if count and not renting.away_s(renting.types[name])
     )
-    idle = idle_since(situation, placements)
+    idle, gone = idle_since(situation, placements), emptied(situation)
     releases = tuple(renting.releases(idle, new, outcome))
-    return Decision(requests, releases, renting.causes(new, outcome), idle, renting.declined(new, outcome))
+    out = tuple(NodeRelease(node_id, "emptied: it goes back") for node_id in sorted(gone & set(idle)))
+    found = None if new else renting.emptying()
+    if found is not None:
+        requests = tuple(NodeRequest(name, count, found.cause) for name, count in sorted(found.asked.items()) if count)
+        gone |= {found.node_id} if found.node_id else set()
+    return Decision(
+        requests,
+        (*releases, *out),
+        renting.causes(new, outcome),
+        idle,
+        renting.declined(new, outcome),
+        tuple(sorted(gone)),
+        {} if found is None else dict.fromkeys(sorted(found.moved), found.cause),
+    )
 
 
 def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]) -> Plan:
@@ -79,15 +106,41 @@ def with_nodes(situation: Situation, plan: Plan, time_usd_h: Mapping[str, float]
         if name in views and name not in plan.placements and resting(views[name], situation.now_s) is None
     ]
     waits = [_wait(view, plan.explanations[view.id], time_usd_h.get(view.id)) for view in queue[:DETAILED]]
-    found = decide(situation, waits + [_far_behind(view) for view in queue[DETAILED:]], plan.placements)
+    waits += [_far_behind(view) for view in queue[DETAILED:]]
+    renting = _Renting(situation, waits, plan.placements)
+    less = kept(situation, plan)
+    if less is not None:
+        plan, renting = _cheaper(plan, renting, less, time_usd_h)
+    found = _decided(renting)
     return replace(
         plan,
-        placements={name: each for name, each in plan.placements.items() if name not in found.declined},
-        explanations=_Said(plan.explanations, found.causes),
-        memory={**plan.memory, IDLE: dict(found.idle)},
+        placements={
+            name: each
+            for name, each in plan.placements.items()
+            if name not in found.declined and name not in found.moved
+        },
+        explanations=_Said(plan.explanations, found.causes, found.moved),
+        memory={**plan.memory, IDLE: dict(found.idle), **({EMPTIED: list(found.emptied)} if found.emptied else {})},
         requests=found.requests,
         releases=found.releases,
     )
+
+
+def _cheaper(plan: Plan, renting: _Renting, less: Kept, time_usd_h: Mapping[str, float]) -> tuple[Plan, _Renting]:
+    """The plan as it is, or the one without stops: what all pay less with."""
+    begins = [_wait(view, Explanation(None, ""), time_usd_h.get(view.id)) for view in less.waits]
+    waits = [each for each in renting.waits if each.view.id not in less.stays]
+    stopped = [
+        replace(each, total_usd=None, wait_s=None) if each.view.id in less.stays else each for each in renting.waits
+    ]
+    other = _Renting(renting.situation, begins + waits, less.placements)
+    as_it_is = _Renting(renting.situation, stopped, plan.placements)
+    if other.usd() + MARGIN * other.best()[1].new_usd >= as_it_is.usd():
+        return plan, renting
+    said = {view.id: waits_for_a_node(plan.explanations[view.id]) for view in less.waits}
+    said |= {view.id: stays_on(view) for view in renting.situation.workloads if view.id in less.stays}
+    explanations = {name: said.get(name, each) for name, each in plan.explanations.items()}
+    return replace(plan, placements=less.placements, explanations=explanations), other
 
 
 def _wait(view: WorkloadView, explanation: Explanation, time_usd_h: float | None) -> Wait:
@@ -107,10 +160,12 @@ def _far_behind(view: WorkloadView) -> Wait:
 class _Said(Mapping[str, Explanation]):
     """Explanations with what there is to say of nodes. What nobody asks for is not put into words."""
 
-    def __init__(self, before: Mapping[str, Explanation], causes: Mapping[str, str]) -> None:
-        self._before, self._causes = before, causes
+    def __init__(self, before: Mapping[str, Explanation], causes: Mapping[str, str], moved: Mapping[str, str]) -> None:
+        self._before, self._causes, self._moved = before, causes, moved
 
     def __getitem__(self, name: str) -> Explanation:
+        if name in self._moved:
+            return Explanation(None, f"moves: {self._moved[name]}")
         before, cause = self._before[name], self._causes.get(name)
         return before if cause is None else _explained(before, cause)
 
@@ -140,11 +195,16 @@ class _Renting:
             each.name: len(self.snapshot.rented(each.name)) + each.launching for each in self.snapshot.node_types
         }
         self.types = {each.name: each for each in self.snapshot.node_types}
-        self.jobs = [*waiting(situation, waits[:DETAILED]), *movers(situation, placements)]
+        self.queue = waiting(situation, waits[:DETAILED])
+        self.jobs = [*self.queue, *movers(situation, placements)]
         self.waits = waits
         self.busy_s = busy_s(situation, placements)
         self.machines = [
-            *(there(self.snapshot, node, self.busy_s.get(node.node_id, {})) for node in self.snapshot.nodes),
+            *(
+                there(self.snapshot, node, self.busy_s.get(node.node_id, {}))
+                for node in self.snapshot.nodes
+                if node.devices
+            ),
             *(
                 Machine.rented(kind, max(1.0, at_s - self.now_s), f"launching-{kind.name}-{number}")
                 for kind in self.snapshot.node_types
@@ -153,6 +213,7 @@ class _Renting:
         ]
         self.tail_s = {each.name: self._keep_s(each) for each in self.snapshot.node_types}
         self.without = self.predict(Counter())
+        self._best: tuple[Counter[str], Prediction] | None = None
 
     def _keep_s(self, kind: NodeType) -> float:
         """How long an idle one is kept: until that has cost what the next launch would, the boot and the time of who
@@ -168,22 +229,34 @@ class _Renting:
 
     def fleet(self, new: Mapping[str, int]) -> list[Machine]:
         """With so many new nodes."""
-        more = (Machine.rented(self.types[name], self.types[name].launch_s) for name in _each(new))
-        return [*self.machines, *more]
+        return [*self.machines, *(self._thought_of(self.types[name]) for name in _each(new))]
+
+    def _thought_of(self, kind: NodeType) -> Machine:
+        away_s = self.away_s(kind)
+        return Machine.rented(kind, away_s + kind.launch_s, asked_s=away_s)
+
+    def away_s(self, kind: NodeType) -> float:
+        """Until a type may be asked for again whose launch failed; 0 where it may be now."""
+        return 0.0 if kind.unavailable_until_s is None else max(0.0, kind.unavailable_until_s - self.now_s)
 
     def predict(self, new: Mapping[str, int]) -> Prediction:
         """The queue with so many new nodes."""
         return predict(self.fleet(new), self.jobs, self.tail_s)
+
+    def usd(self) -> float:
+        """What all pay, those that have a place until they end, with the best that may be rented."""
+        return self.best()[1].usd + running_usd(self.situation, self.placements, self.machines)
 
     # Renting
 
     def best(self) -> tuple[Counter[str], Prediction]:
         """The new nodes of least money. Where the cap is in the way, what saves the most for its share of the cap is
         tried as well."""
-        found, capped = self._search(per_usd_h=False)
-        if capped:
-            found = min(found, self._search(per_usd_h=True)[0], key=lambda each: each[1].usd)
-        return found
+        if self._best is None:
+            self._best, capped = self._search(per_usd_h=False)
+            if capped:
+                self._best = min(self._best, self._search(per_usd_h=True)[0], key=lambda each: each[1].usd)
+        return self._best
 
     def _search(self, *, per_usd_h: bool) -> tuple[tuple[Counter[str], Prediction], bool]:
         """Greedily: one set of nodes after the other, the one that saves the most first. Whether the cap was in the
@@ -230,12 +303,12 @@ class _Renting:
         return (new + _times(bundle, times) if times else None), best, capped
 
     def _has_room(self, new: Mapping[str, int]) -> bool:
-        """Whether so many more may be had: of types that are to be had now, up to their most."""
+        """Whether so many more may be had: of types that are to be had now or soon, up to their most."""
         return all(count <= self.room(self.types[name]) for name, count in new.items())
 
     def room(self, kind: NodeType) -> int:
-        """How many more of a type may be asked for now."""
-        if kind.unavailable_until_s is not None and kind.unavailable_until_s > self.now_s:
+        """How many more of a type may be asked for, now or soon."""
+        if self.away_s(kind) > PATIENCE_S:
             return 0
         return max(0, kind.most - self.present[kind.name])
 
@@ -269,6 +342,7 @@ class _Renting:
             and not each.view.resumes
             and (turn := outcome.turns.get(each.view.id)) is not None
             and any(fleet[index].joins_s > 0 for index in turn.machines)
+            and not any(fleet[index].asked_s > 0 for index in turn.machines)
         )
 
     # Giving back
@@ -306,6 +380,15 @@ class _Renting:
             for bundle in islice(_bundles(self), BUNDLES)
         )
 
+    def emptying(self) -> Emptying | None:
+        """A node that had better be empty."""
+
+        def may_ask(new: Mapping[str, int]) -> bool:
+            there = not any(self.away_s(self.types[name]) for name in new)
+            return there and self._has_room(new) and self._is_within_cap(new)
+
+        return emptying(self.situation, self.placements, self.machines, self.queue, self.tail_s, may_ask)
+
     # What is said
 
     def causes(self, new: Mapping[str, int], outcome: Prediction) -> dict[str, str]:
@@ -321,6 +404,8 @@ class _Renting:
             if coming:
                 last = max(coming, key=lambda machine: machine.joins_s)
                 state = "is on its way" if last.node_id else "is asked for"
+                if last.asked_s > 0:
+                    state = f"could not be had lately and is asked for again in {_about(last.asked_s)}"
                 found[each.view.id] = f"a node {_type_name(last)} {state}: joins in {_about(last.joins_s)}"
             elif turn is None and each.total_usd is None and (why := self._why_none(each)):
                 found[each.view.id] = why
@@ -337,9 +422,8 @@ class _Renting:
         kinds = [kind for kind in self.types.values() if any(name in wanted for name, _ in kind.devices)]
         said = []
         for kind in kinds:
-            until_s = kind.unavailable_until_s
-            if until_s is not None and until_s > self.now_s:
-                said.append(f"{kind.name} could not be had, it is asked for again in {_about(until_s - self.now_s)}")
+            if away_s := self.away_s(kind):
+                said.append(f"{kind.name} could not be had, it is asked for again in {_about(away_s)}")
             elif self.room(kind) == 0:
                 said.append(f"all {kind.most} {kind.name} are rented")
             elif not self._is_within_cap({kind.name: 1}):
