@@ -2,11 +2,12 @@
 or PostgreSQL; or in memory, for what is only simulated."""
 
 from .database import StoreError
+from .listing import Filter, Page, Spending
 from .memory import MemoryStore
 from .protocol import EngineStore
 from .records import Charge, Event, Record, Rental
 from .schema import SCHEMA_VERSION
-from .store import Filter, Page, Spending, Store
+from .store import Store
 from .tokens import Token, TokenTable
 
 __all__ = [

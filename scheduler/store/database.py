@@ -1,4 +1,5 @@
-"""One connection to the database of a service: a SQLite file, or a PostgreSQL server by its URL.
+"""The connections to the database of a service, a SQLite file or a PostgreSQL server by its URL: one that writes, and
+some that only read, so that who reads and who writes do not wait for each other.
 
 What a transaction committed survives `kill -9` and a power cut: SQLite is in WAL mode with `synchronous=FULL`, and
 PostgreSQL is asked for `synchronous_commit`. One service writes at a time: a file is guarded by the lock of its home, a
@@ -16,7 +17,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from workloads.errors import RaywiseError
 
@@ -24,6 +25,10 @@ from . import schema
 
 _LOCK = 7_293_011
 """The number of the advisory lock."""
+READERS = 8
+"""So many may read at the same time; others wait for them."""
+IN_MEMORY = ":memory:"
+"""The file that is none: it has one connection only."""
 LOCK_PATIENCE_S = 3.0
 """A PostgreSQL server sees so late, at most, that the service before this one has ended."""
 _VERSION = "schema-version"
@@ -45,7 +50,8 @@ def shown(where: Path | str) -> str:
 
 
 class Database:
-    """The connection, its lock, and its transactions. Safe to use from several threads of one process."""
+    """The connections, the lock of the one that writes, and transactions. Safe to use from several threads of one
+    process."""
 
     def __init__(self, where: Path | str, *, exclusive: bool = True) -> None:
         """`exclusive`: refuse where another service has the PostgreSQL database. Raises StoreError."""
@@ -55,6 +61,7 @@ class Database:
         """Called in a transaction after the server came back: whether the last commit arrived is not known."""
         try:
             self._engine = _engine(where)
+            self._readers = None if str(where) == IN_MEMORY else _readers(where)
             self._connection = self._connect()
             self._prepare()
         except (SQLAlchemyError, OSError) as error:
@@ -70,6 +77,8 @@ class Database:
         with self.lock:
             self._connection.close()
             self._engine.dispose()
+            if self._readers is not None:
+                self._readers.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -84,9 +93,20 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A look at what is committed. Raises StoreError."""
-        with self.transaction() as connection:
-            yield connection
+        """A look at what is committed, as it was at one moment where that matters (SQLite), beside what is being
+        written. Raises StoreError."""
+        if self._readers is None:
+            with self.transaction() as connection:
+                yield connection
+            return
+        try:
+            if self._connection.invalidated:
+                with self.lock:
+                    self._alive()
+            with self._readers.connect() as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as error:
+            raise StoreError(_said(error)) from error
 
     def _connect(self) -> sa.Connection:
         connection = self._engine.connect()
@@ -113,7 +133,7 @@ class Database:
                 )
             if version == schema.SCHEMA_VERSION:
                 schema.rentals.create(self._connection, checkfirst=True)  # it came after this version
-                for index in schema.workloads.indexes:  # some did as well
+                for index in (*schema.workloads.indexes, *schema.events.indexes):  # some did as well
                     index.create(self._connection, checkfirst=True)
                 return
             schema.create(self._connection, version)
@@ -155,23 +175,39 @@ def shown_or_raw(where: Path | str) -> str:
 
 def _engine(where: Path | str) -> sa.Engine:
     if is_url(where):
-        url = sa.make_url(str(where))
-        if url.get_backend_name() != "postgresql":
-            raise StoreError(f"{shown(where)}: no such store\n  hint: a path, or postgresql://user@host:5432/database")
-        return sa.create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            pool_size=1,
-            max_overflow=1,
-            connect_args={"connect_timeout": 10, "application_name": "raywise", "keepalives_idle": 30},
-        )
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(where)),
-        poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "timeout": 30},
-    )
+        return sa.create_engine(_server(where), pool_size=1, max_overflow=1, connect_args=_SERVER)
+    engine = sa.create_engine(_file(where), poolclass=StaticPool, connect_args=_FILE)
     event.listen(engine, "connect", _sqlite_connected)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
+
+
+def _readers(where: Path | str) -> sa.Engine:
+    """Connections that cannot write. In WAL mode a reader of a file sees what is committed, and nobody waits for it."""
+    if is_url(where):
+        readers = sa.create_engine(
+            _server(where), pool_size=READERS, max_overflow=0, pool_pre_ping=True, connect_args=_SERVER
+        )
+        return readers.execution_options(postgresql_readonly=True)
+    readers = sa.create_engine(_file(where), poolclass=QueuePool, pool_size=READERS, max_overflow=0, connect_args=_FILE)
+    event.listen(readers, "connect", _sqlite_reads)
+    event.listen(readers, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return readers
+
+
+_SERVER = {"connect_timeout": 10, "application_name": "raywise", "keepalives_idle": 30}
+_FILE = {"check_same_thread": False, "timeout": 30}
+
+
+def _server(where: Path | str) -> sa.URL:
+    url = sa.make_url(str(where))
+    if url.get_backend_name() != "postgresql":
+        raise StoreError(f"{shown(where)}: no such store\n  hint: a path, or postgresql://user@host:5432/database")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _file(where: Path | str) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(where))
 
 
 def _sqlite_connected(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
@@ -179,6 +215,13 @@ def _sqlite_connected(connection: sa.engine.interfaces.DBAPIConnection, _: objec
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_reads(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only=ON")
     cursor.close()
 
 

@@ -33,6 +33,7 @@ workloads = sa.Table(
     sa.Index("workloads_by_queue", "queue", "number"),
     sa.Index("workloads_by_pipeline", "pipeline_id", "number"),
     sa.Index("workloads_by_spending", "state", "kind", "queue", "spent_usd"),
+    sa.Index("workloads_to_search", "number", "name", "submitted_s"),
 )
 
 events = sa.Table(
@@ -46,6 +47,7 @@ events = sa.Table(
     sa.Column("cause", sa.Text, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
     sa.Index("events_by_workload", "workload_id", "sequence"),
+    sa.Index("events_by_kind", "kind", "sequence"),
     sqlite_autoincrement=True,
 )
 

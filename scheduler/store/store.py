@@ -24,6 +24,7 @@ from ..estimate.calibration import Calibration
 from ..states import ENDED, check_transition
 from . import schema
 from .database import Database, StoreError
+from .listing import Filter, Page, Spending, events_query, of_kinds, page_query
 from .records import OWNED_BY_USER, Charge, Event, Record, Rental, keeping_the_users
 
 DEVICE_RATES = "device-rates"
@@ -37,39 +38,6 @@ ENDED_KEPT = 500
 _RECORD = TypeAdapter(Record)
 _LAST_CHARACTER = chr(sys.maxunicode)
 _workloads, _events = schema.workloads, schema.events
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which workloads a page shows; None: whatever."""
-
-    states: Sequence[str] | None = None
-    kinds: Sequence[str] | None = None
-    owner: str | None = None
-    queue: str | None = None
-    pipeline_id: str | None = None
-    name_contains: str | None = None
-    since_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Workloads of a list, the newest first, and where the next page begins: None at the end."""
-
-    records: Sequence[Record]
-    next_before: int | None
-
-
-@dataclass(frozen=True)
-class Spending:
-    """Charges added up: what they are of, in the order of the columns that were asked for."""
-
-    of: tuple[Any, ...]
-    device_s: float
-    usd: float
-    """Dollars of what has a price."""
-    unpriced_s: float
-    """Device seconds of what has none."""
 
 
 @dataclass
@@ -189,8 +157,15 @@ class Store:
                 if workload_id in self._ended:
                     self._ended.move_to_end(workload_id)
                 return found
-            with self.database.reading() as db:
-                return self._stored(db, workload_id)
+        with self.database.reading() as db:
+            text = db.scalar(sa.select(_workloads.c.record).where(_workloads.c.id == workload_id))
+        return None if text is None else self._known([(workload_id, text)])[0]
+
+    def is_stored(self, workload_id: str) -> bool:
+        """Whether a workload is there, asked on the connection that writes: what a commit became that broke off with
+        the connection is known then. Raises StoreError."""
+        with self.database.transaction() as db:
+            return db.scalar(sa.select(sa.func.count()).where(_workloads.c.id == workload_id)) == 1
 
     def select(
         self, *, states: Iterable[str] | None = None, pipeline_id: str | None = None, limit: int = 1_000_000
@@ -205,17 +180,14 @@ class Store:
                     if record.state in wanted and (pipeline_id is None or record.pipeline_id == pipeline_id)
                 ]
                 return live[-limit:] if limit < len(live) else live
-            found = self.page(Filter(None if wanted is None else sorted(wanted), pipeline_id=pipeline_id), limit=limit)
+        found = self.page(Filter(None if wanted is None else sorted(wanted), pipeline_id=pipeline_id), limit=limit)
         return list(reversed(found.records))
 
     def page(self, wanted: Filter, *, before: int | None = None, limit: int = 100) -> Page:
         """The newest workloads of a list, or those before a number that another page named."""
-        query = sa.select(_workloads.c.number, _workloads.c.id, _workloads.c.record).where(*_conditions(wanted))
-        if before is not None:
-            query = query.where(_workloads.c.number < before)
         with self.database.reading() as db:
-            rows = db.execute(query.order_by(_workloads.c.number.desc()).limit(limit + 1)).all()
-            records = [self._known(row.id, row.record) for row in rows[:limit]]
+            rows = db.execute(page_query(wanted, before, limit + 1)).all()
+        records = self._known([(row.id, row.record) for row in rows[:limit]])
         return Page(records, rows[limit - 1].number if len(rows) > limit else None)
 
     def charges(self, *, since: str = "", until: str = "9999", queue: str | None = None) -> list[Charge]:
@@ -279,16 +251,11 @@ class Store:
         kinds: Sequence[str] | None = None,
     ) -> list[Event]:
         """Events after a sequence number, oldest first: all, of one workload, or of several."""
-        columns = [_events.c[each.name] for each in fields(Event)]
-        query = sa.select(*columns).where(_events.c.sequence > after)
-        if workload_id is not None:
-            query = query.where(_events.c.workload_id == workload_id)
-        if workload_ids is not None:
-            query = query.where(_events.c.workload_id.in_(list(workload_ids)))
-        if kinds is not None:
-            query = query.where(_events.c.kind.in_(list(kinds)))
+        ids = [workload_id] if workload_id is not None else workload_ids
+        if kinds is not None and not kinds:
+            return []
         with self.database.reading() as db:
-            rows = db.execute(query.order_by(_events.c.sequence).limit(limit)).mappings().all()
+            rows = db.execute(events_query(ids, kinds, after, limit)).mappings().all()
         return [Event(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
     def last_causes(self, workload_ids: Sequence[str], kind: str) -> dict[str, str]:
@@ -297,7 +264,7 @@ class Store:
             return {}
         newest = (
             sa.select(sa.func.max(_events.c.sequence))
-            .where(_events.c.workload_id.in_(list(workload_ids)), _events.c.kind == kind)
+            .where(_events.c.workload_id.in_(list(workload_ids)), of_kinds([kind]))
             .group_by(_events.c.workload_id)
         )
         query = sa.select(_events.c.workload_id, _events.c.cause).where(_events.c.sequence.in_(newest))
@@ -399,16 +366,24 @@ class Store:
         if known is not None:
             return known
         text = db.scalar(sa.select(_workloads.c.record).where(_workloads.c.id == workload_id))
-        return None if text is None else self._known(workload_id, text)
+        return None if text is None else self._known([(workload_id, text)])[0]
 
-    def _known(self, workload_id: str, text: str) -> Record:
-        """The record as an object: that of what lives, else of what was read last."""
-        known = self._live.get(workload_id) or self._ended.get(workload_id)
-        if known is None:
-            known = self._ended[workload_id] = _read(text)
-            if len(self._ended) > ENDED_KEPT:
-                self._ended.popitem(last=False)
-        return known
+    def _known(self, rows: Sequence[tuple[str, str]]) -> list[Record]:
+        """The records of these ids and texts as objects: those of what lives, else of what was read last. What was
+        written since they were read is found; what lives no longer nor ended is not kept."""
+        with self.database.lock:
+            found = {name: self._live.get(name) or self._ended.get(name) for name, _ in rows}
+        read = {name: _read(text) for name, text in rows if found[name] is None}
+        with self.database.lock:
+            for name, record in read.items():
+                if record.state in ENDED:
+                    read[name] = self._ended.setdefault(name, record)
+            self._forget()
+        return [found[name] or read[name] for name, _ in rows]
+
+    def _forget(self) -> None:
+        while len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
 
     def _update(self, db: sa.Connection, records: Iterable[Record]) -> None:
         rows = [{f"_{name}": value for name, value in _row(record).items()} for record in records]
@@ -452,24 +427,8 @@ class Store:
                 self._ended[name] = record
             else:
                 self._live[name] = record
-        while len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
+        self._forget()
         self._sequence = max(self._sequence, sequence)
-
-
-def _conditions(wanted: Filter) -> Iterator[sa.ColumnElement[bool]]:
-    columns = _workloads.c
-    for column, values in ((columns.state, wanted.states), (columns.kind, wanted.kinds)):
-        if values is not None:
-            yield column.in_(list(values))
-    pairs = ((columns.owner, wanted.owner), (columns.queue, wanted.queue), (columns.pipeline_id, wanted.pipeline_id))
-    for column, value in pairs:
-        if value is not None:
-            yield column == value
-    if wanted.name_contains is not None:
-        yield columns.name.contains(wanted.name_contains, autoescape=True)
-    if wanted.since_s is not None:
-        yield columns.submitted_s >= wanted.since_s
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_and_what_was_there_stays(file_store: Store) -> None:
     file_store.add([record("a")], [])
-    with file_store.database.reading() as db:
+    with file_store.database.transaction() as db:
         pages = db.exec_driver_sql("PRAGMA page_count").scalar_one()
         db.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StoreError, match="full"):
