@@ -27,6 +27,7 @@ from .estimates import EstimateCache
 from .launch import run_request
 from .learn import learn, learn_first_items, learn_rates
 from .limits import BUDGET_SPENT, Closed, MonthlySpending, closed_queues, grace_s, over_budget, same_month
+from .looks import Looks
 from .needs import Needs
 from .policy_memory import PolicyMemory
 from .profiler import Profiler, Upstream
@@ -90,7 +91,7 @@ class Engine:
         self._forget = False
         self._progress: dict[str, Progress] = {}
         self._ended: deque[str] = deque()
-        self._seen_s: dict[str, float] = {}
+        self._looks = Looks(store)
         self._resubmitted: Counter[str] = Counter()
         self._without_node = WithoutNode()
         self._on_end = on_end
@@ -194,7 +195,7 @@ class Engine:
 
     def _has_ended(self, run_id: str) -> None:
         """Of runs that ended only so many are remembered."""
-        self._seen_s.pop(run_id, None)
+        self._looks.forget(run_id)
         self._resubmitted.pop(run_id, None)
         self._without_node.forget(run_id)
         self._ended.append(run_id)
@@ -236,7 +237,7 @@ class Engine:
             record = replace(record, state="running")  # also of one that has ended since the last look
             self._store.put(record, self._event("running", "its body reported the first step or row", record.id))
         if not run.ended:
-            self._seen_s[record.run_id] = self._clock()
+            self._looks.saw(record.run_id, self._clock())
             if record.state == "stopping":  # the first stop may not have reached the cluster
                 self._executor.stop(record.run_id, self._grace_s(record))
             elif self._lost_a_node(record, here):
@@ -250,7 +251,7 @@ class Engine:
         now_s = run.ended_s or self._clock()
         if run.state == "lost" and run.ended_s is None:
             # It ended while nobody looked: what is paid for is what it is known to have held.
-            now_s = max(self._seen_s.get(record.run_id, 0.0), progress.last_s or 0.0, record.started_s or 0.0)
+            now_s = self._looks.last_s(record, progress.last_s, now_s)
         after, event = moves.ended(record, run, progress, now_s, self._clock())
         self._end_attempt(record, after, event, now_s)
         if after.state == "succeeded" and record.kind == "benchmark":

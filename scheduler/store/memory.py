@@ -26,6 +26,7 @@ class MemoryStore:
         self._rates: Mapping[str, DeviceRates] = {}
         self._against: LearntAgainst = {}
         self._policy_memory: str | None = None
+        self._last_look_s: float | None = None
         self._rentals: dict[str, Rental] = {}
 
     def add(self, records: Sequence[Record], events: Sequence[Event]) -> None:
@@ -144,3 +145,11 @@ class MemoryStore:
     def save_policy_memory(self, text: str) -> None:
         """Keep a policy's notes."""
         self._policy_memory = text
+
+    def load_last_look(self) -> float | None:
+        """What was saved last."""
+        return self._last_look_s
+
+    def save_last_look(self, at_s: float) -> None:
+        """Keep when runs were looked at."""
+        self._last_look_s = at_s

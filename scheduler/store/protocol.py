@@ -83,3 +83,11 @@ class EngineStore(Protocol):
     def save_policy_memory(self, text: str) -> None:
         """Replace a policy's notes, as the engine writes them."""
         ...
+
+    def load_last_look(self) -> float | None:
+        """When runs were last looked at, as it was saved last, in Unix seconds; None where nothing was."""
+        ...
+
+    def save_last_look(self, at_s: float) -> None:
+        """Replace it."""
+        ...

@@ -33,6 +33,8 @@ LEARNT_AGAINST = "learnt-against"
 """The setting that keeps the rates which calibration is in terms of."""
 POLICY_MEMORY = "policy-memory"
 """The setting that keeps a policy's notes."""
+LAST_LOOK = "last-look"
+"""The setting that says when runs were last seen."""
 ENDED_KEPT = 500
 """So many ended workloads that were read last are kept as objects."""
 _RECORD = TypeAdapter(Record)
@@ -342,6 +344,15 @@ class Store:
     def save_policy_memory(self, text: str) -> None:
         """Replace a policy's notes."""
         self.set_setting(POLICY_MEMORY, text)
+
+    def load_last_look(self) -> float | None:
+        """What was saved last."""
+        found = self.setting(LAST_LOOK)
+        return None if found is None else float(found)
+
+    def save_last_look(self, at_s: float) -> None:
+        """Keep when runs were looked at."""
+        self.set_setting(LAST_LOOK, f"{at_s:.3f}")
 
     def setting(self, name: str) -> str | None:
         """A stored setting, or None."""

@@ -19,7 +19,9 @@ from scheduler.states import ENDED, HOLDS_DEVICES, TRANSITIONS
 from scheduler.store import Store
 from world import World
 
-STORE_CALLS = ("put", "put_all", "append", "save_calibration", "save_policy_memory", "select", "get")
+STORE_CALLS = (
+    "put", "put_all", "append", "save_calibration", "save_policy_memory", "save_last_look", "select", "get",
+)  # fmt: skip
 CLUSTER_CALLS = ("snapshot", "start", "observe", "stop", "progress")
 PROVIDER_CALLS = ("request", "release")
 ADOPTED_WITHIN = 2

@@ -210,7 +210,7 @@ def test_only_so_many_runs_that_ended_are_remembered(world: World, monkeypatch: 
     world.submit("tried", script=[Script(fail_at_s=1.0)] * 4 + [Script(run_s=2.0)], retries=9)
     world.run_until_ended()
     assert len(world.engine._progress) <= 3
-    assert not world.engine._seen_s
+    assert not world.engine._looks.seen_s
     early, late = (world.engine.progress_of(world.get(name)) for name in (names[0], "tried"))
     assert (early.phase, early.rows_by_device, early.rows) == ("finishing", {"cpu": 7}, 0), "from its result"
     assert late.done is not None
@@ -235,7 +235,7 @@ def test_one_that_cannot_be_started_leaves_nothing_behind(world: World, monkeypa
     monkeypatch.setattr(world.cluster, "start", refuse)
     world.submit("bad", retries=2)
     world.run_until_ended()
-    assert (world.engine._progress, world.engine._seen_s, world.engine._resubmitted) == ({}, {}, {})
+    assert (world.engine._progress, world.engine._looks.seen_s, world.engine._resubmitted) == ({}, {}, {})
 
 
 def test_what_was_saved_is_known_after_a_restart_of_the_service(tmp_path: Path) -> None:
