@@ -1,4 +1,4 @@
-"""Every kind of event that the code writes is in the list of `scheduler/README.md`."""
+"""Every kind of event that the code writes, and every module of the engine, is in `scheduler/README.md`."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def test_every_kind_is_documented() -> None:
     kinds = written()
     assert {"submitted", "cancel-requested", "token-created", "token-revoked", "token-rotated"} <= kinds
     assert kinds <= documented
+
+
+def test_every_module_of_the_engine_is_in_the_readme() -> None:
+    text = (SCHEDULER / "README.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (SCHEDULER / "engine").glob("*.py")} - {"__init__.py"}
+    assert {"engine.py", "apart.py", "needs.py"} <= modules
+    assert not {name for name in modules if f"`{name}`" not in text and f"engine/{name}" not in text}
