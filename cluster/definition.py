@@ -17,7 +17,16 @@ from .definition_checks import check_nodes, check_queues
 from .host import HostRates, host_cores, host_memory_bytes
 from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, Offer, build_snapshot, instance_label, rate_labels
 from .provider_checks import check_provider, count_of
-from .provider_definition import PROVIDERS, LocalProvider, Model, PodDefinition, Provider, RedisDefinition, ZoneName
+from .provider_definition import (
+    PROVIDERS,
+    LocalProvider,
+    Model,
+    PodDefinition,
+    Provider,
+    RedisDefinition,
+    ZoneName,
+    with_provider,
+)
 from .types import (
     DEVICE_LABEL,
     EMULATED_SPEED_LABEL,
@@ -135,13 +144,17 @@ class ClusterDefinition(Model):
     gpu_names: tuple[str, ...] = Field(default=(), exclude=True)
 
     @classmethod
-    def load(cls, path: Path | None = None, catalog: Catalog | None = None) -> ClusterDefinition:
-        """Read a `cluster.yaml`; the shipped one where no path is given. Raises SpecError with every problem found."""
+    def load(
+        cls, path: Path | None = None, catalog: Catalog | None = None, provider: str | None = None
+    ) -> ClusterDefinition:
+        """Read a `cluster.yaml`; the shipped one where no path is given. With `provider` as if that type of provider
+        were written in it. Raises SpecError with every problem found."""
         path = path or LOCAL
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SpecError(Problem(f"cannot be read: {error}", file=str(path))) from error
+        data = data if provider is None else with_provider(data, provider)
         return cls.parse(data, catalog or Catalog.load(), file=str(path))
 
     @classmethod

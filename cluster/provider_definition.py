@@ -132,3 +132,11 @@ PROVIDERS: dict[str, type[Model]] = {
     "azure": AzureProvider,
     "kuberay": KubeRayProvider,
 }
+
+
+def with_provider(data: Any, provider: str) -> Any:
+    """A definition as it was written, with another type of provider, which keeps the fields that it knows too."""
+    written = data.get("provider") if isinstance(data, dict) else None
+    fields = written if isinstance(written, dict) else {}
+    kept = {name: value for name, value in fields.items() if name in PROVIDERS[provider].model_fields}
+    return {**data, "provider": {**kept, "type": provider}} if isinstance(data, dict) else data

@@ -36,9 +36,10 @@ def node_costs(definition: ClusterDefinition, catalog: Catalog) -> tuple[NodeCos
 
 def usd_h(costs: Iterable[NodeCost], counts: Mapping[str, int]) -> tuple[float, tuple[str, ...]]:
     """Dollars an hour of so many nodes by kind, and the kinds among them whose price is not known."""
-    there = [(each, counts.get(each.name, 0)) for each in costs]
-    total = sum(count * each.usd_h for each, count in there if each.usd_h is not None)
-    return total, tuple(each.name for each, count in there if each.usd_h is None and count)
+    prices = {each.name: each.usd_h for each in costs}
+    known = {name: price for name, price in prices.items() if price is not None}
+    total = sum(count * known[name] for name, count in counts.items() if name in known)
+    return total, tuple(name for name, count in counts.items() if count and name not in known)
 
 
 def _cost(kind: NodeKind, catalog: Catalog) -> NodeCost:

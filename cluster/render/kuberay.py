@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..catalog import Catalog
@@ -64,6 +65,18 @@ def pod_monitor(definition: ClusterDefinition) -> dict[str, Any]:
             "podMetricsEndpoints": [{"port": port, "relabelings": relabel} for port in ports],
         },
     }
+
+
+def with_replicas(told: dict[str, Any], live: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A RayCluster with as many pods as there are: how many is the autoscaler's, and applying it again would end those
+    above the least. `live` is what Kubernetes has of it, or None."""
+    spec = {} if live is None else live.get("spec", {})
+    now = {group["groupName"]: group.get("replicas") for group in spec.get("workerGroupSpecs", [])}
+    groups = [
+        group | {"replicas": max(group["minReplicas"], min(group["maxReplicas"], now.get(group["groupName"]) or 0))}
+        for group in told["spec"]["workerGroupSpecs"]
+    ]
+    return told | {"spec": told["spec"] | {"workerGroupSpecs": groups}}
 
 
 def _kuberay(definition: ClusterDefinition) -> KubeRayProvider:

@@ -13,6 +13,7 @@ ELSEWHERE = {
     "up": "lifecycle:up",
     "down": "lifecycle:down",
     "serve": "serve:serve",
+    "cluster": "cluster:cluster_app",
     "doctor": "doctor:doctor",
     "backup": "backup:backup_command",
     "restore": "backup:restore_command",
@@ -28,7 +29,7 @@ ELSEWHERE = {
     "nodes": "reports:nodes",
     "events": "reports:events",
 }
-"""Module and function of each verb that is not in `app`."""
+"""Module and function, or group of verbs, of each that is not in `app`."""
 
 
 def elsewhere() -> None:
@@ -47,6 +48,9 @@ class Verbs(TyperGroup):
 
 def _imported(name: str, rich_markup_mode: Any) -> Any:
     module, _, function = ELSEWHERE[name].partition(":")
+    found = getattr(import_module(f".{module}", __package__), function)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
     alone = typer.Typer(add_completion=False, rich_markup_mode=rich_markup_mode)
-    alone.command(name)(getattr(import_module(f".{module}", __package__), function))
+    alone.command(name)(found)
     return typer.main.get_command(alone)

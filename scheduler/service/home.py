@@ -7,6 +7,7 @@
 <home>/runs/<id>/       a workload's output, checkpoints and progress
 <home>/cluster/         the local cluster, where the service started one
 <home>/host.json        measured rates of this machine
+<home>/clusters/        what `ray` and `kubectl` were told by `raywise cluster`
 """
 
 from __future__ import annotations
