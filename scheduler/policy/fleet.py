@@ -43,8 +43,6 @@ class Machine:
     """Of a rented one."""
     joins_s: float = 0.0
     """Seconds from now until it is there."""
-    asked_s: float = 0.0
-    """Of one that is only thought of: seconds from now until it can be asked for."""
     busy_s: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Seconds from now until each device that is held now becomes free, by type."""
     interruptions_per_h: float = 0.0
@@ -55,12 +53,12 @@ class Machine:
         return max((at_s for free in self.busy_s.values() for at_s in free), default=0.0)
 
     @classmethod
-    def rented(cls, kind: NodeType, joins_s: float, node_id: str = "", asked_s: float = 0.0) -> Machine:
+    def rented(cls, kind: NodeType, joins_s: float, node_id: str = "") -> Machine:
         """One of a type that may be rented."""
         each_usd_h = kind.price_usd_h / max(1, sum(count for _, count in kind.devices))
         rate = interruption_rate(kind.interruptions_per_h)[0] if kind.market == "spot" else 0.0
         prices = {name: each_usd_h for name, _ in kind.devices}
-        return cls(node_id, kind.devices, prices, kind, joins_s, asked_s, {}, rate)
+        return cls(node_id, kind.devices, prices, kind, joins_s, {}, rate)
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def there(snapshot: Snapshot, node: Node, busy_s: Mapping[str, Sequence[float]])
     types = [snapshot.device_types[name] for name, _ in devices]
     rates = [interruption_rate(each.interruptions_per_h)[0] for each in types if node.market == "spot"]
     prices = {each.name: each.price_usd_h or 0.0 for each in types}
-    return Machine(node_id, devices, prices, None, 0.0, 0.0, busy_s, max(rates, default=0.0))
+    return Machine(node_id, devices, prices, None, 0.0, busy_s, max(rates, default=0.0))
 
 
 def predict(fleet: Sequence[Machine], jobs: Sequence[Job], tail_s: Mapping[str, float]) -> Prediction:
@@ -184,7 +182,7 @@ def predict(fleet: Sequence[Machine], jobs: Sequence[Job], tail_s: Mapping[str, 
         if machine.node_id:
             usd += max(0.0, seconds - machine.busy_until_s) / 3600 * kind.price_usd_h
         else:
-            new_usd += (seconds - machine.asked_s + tail_s[kind.name]) / 3600 * kind.price_usd_h
+            new_usd += (seconds + tail_s[kind.name]) / 3600 * kind.price_usd_h
     return Prediction(usd + new_usd, new_usd, turns)
 
 

@@ -34,8 +34,6 @@ ROUNDS = 6
 """So many different sets of nodes are asked for in one plan, at most."""
 MARGIN = 0.05
 """What nodes save must be more than nothing by this share of what they cost: predictions are not that exact."""
-PATIENCE_S = 600.0
-"""A type whose launch failed counts as one that can be had later, if it is not for longer than this."""
 LONGEST_KEPT_S = 3600.0
 """No node is kept idle for longer, however cheap it is."""
 LEAST_USD_H = 1e-6
@@ -72,9 +70,7 @@ def _decided(renting: _Renting) -> Decision:
     situation, placements = renting.situation, renting.placements
     new, outcome = renting.best()
     requests = tuple(
-        NodeRequest(name, count, renting.cause(name, new, outcome))
-        for name, count in sorted(new.items())
-        if count and not renting.away_s(renting.types[name])
+        NodeRequest(name, count, renting.cause(name, new, outcome)) for name, count in sorted(new.items()) if count
     )
     idle, gone = idle_since(situation, placements), emptied(situation)
     releases = tuple(renting.releases(idle, new, outcome))
@@ -232,12 +228,12 @@ class _Renting:
         return [*self.machines, *(self._thought_of(self.types[name]) for name in _each(new))]
 
     def _thought_of(self, kind: NodeType) -> Machine:
-        away_s = self.away_s(kind)
-        return Machine.rented(kind, away_s + kind.launch_s, asked_s=away_s)
+        return Machine.rented(kind, kind.launch_s)
 
-    def away_s(self, kind: NodeType) -> float:
-        """Until a type may be asked for again whose launch failed; 0 where it may be now."""
-        return 0.0 if kind.unavailable_until_s is None else max(0.0, kind.unavailable_until_s - self.now_s)
+    def _is_away(self, kind: NodeType) -> bool:
+        """Whether it may not be asked for, as a launch failed. Nobody waits for that to be over who may have something
+        else: a cloud that had none may have none for long."""
+        return kind.unavailable_until_s is not None and kind.unavailable_until_s > self.now_s
 
     def predict(self, new: Mapping[str, int]) -> Prediction:
         """The queue with so many new nodes."""
@@ -303,12 +299,12 @@ class _Renting:
         return (new + _times(bundle, times) if times else None), best, capped
 
     def _has_room(self, new: Mapping[str, int]) -> bool:
-        """Whether so many more may be had: of types that are to be had now or soon, up to their most."""
+        """Whether so many more may be had: of types that are to be had now, up to their most."""
         return all(count <= self.room(self.types[name]) for name, count in new.items())
 
     def room(self, kind: NodeType) -> int:
-        """How many more of a type may be asked for, now or soon."""
-        if self.away_s(kind) > PATIENCE_S:
+        """How many more of a type may be asked for now."""
+        if self._is_away(kind):
             return 0
         return max(0, kind.most - self.present[kind.name])
 
@@ -342,7 +338,6 @@ class _Renting:
             and not each.view.resumes
             and (turn := outcome.turns.get(each.view.id)) is not None
             and any(fleet[index].joins_s > 0 for index in turn.machines)
-            and not any(fleet[index].asked_s > 0 for index in turn.machines)
         )
 
     # Giving back
@@ -384,8 +379,7 @@ class _Renting:
         """A node that had better be empty."""
 
         def may_ask(new: Mapping[str, int]) -> bool:
-            there = not any(self.away_s(self.types[name]) for name in new)
-            return there and self._has_room(new) and self._is_within_cap(new)
+            return self._has_room(new) and self._is_within_cap(new)
 
         return emptying(self.situation, self.placements, self.machines, self.queue, self.tail_s, may_ask)
 
@@ -404,8 +398,6 @@ class _Renting:
             if coming:
                 last = max(coming, key=lambda machine: machine.joins_s)
                 state = "is on its way" if last.node_id else "is asked for"
-                if last.asked_s > 0:
-                    state = f"could not be had lately and is asked for again in {_about(last.asked_s)}"
                 found[each.view.id] = f"a node {_type_name(last)} {state}: joins in {_about(last.joins_s)}"
             elif turn is None and each.total_usd is None and (why := self._why_none(each)):
                 found[each.view.id] = why
@@ -422,8 +414,9 @@ class _Renting:
         kinds = [kind for kind in self.types.values() if any(name in wanted for name, _ in kind.devices)]
         said = []
         for kind in kinds:
-            if away_s := self.away_s(kind):
-                said.append(f"{kind.name} could not be had, it is asked for again in {_about(away_s)}")
+            if self._is_away(kind):
+                left_s = (kind.unavailable_until_s or 0.0) - self.now_s
+                said.append(f"{kind.name} could not be had, it is asked for again in {_about(left_s)}")
             elif self.room(kind) == 0:
                 said.append(f"all {kind.most} {kind.name} are rented")
             elif not self._is_within_cap({kind.name: 1}):

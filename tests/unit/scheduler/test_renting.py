@@ -248,11 +248,6 @@ WORDS = {
     "asked for now": (T4, None, "a node t4 is asked for: joins in about 3 min"),
     "soon there": (replace(T4, joins_s=(10_020.0,)), None, "a node t4 is on its way: joins in about 20 s"),
     "the cap": (T4, 0.4, "waits for a node to be rented: with t4 the cap of $0.4000 an hour would be passed"),
-    "to be had soon": (
-        replace(T4, unavailable_until_s=10_300.0),
-        None,
-        "a node t4 could not be had lately and is asked for again in about 5 min: joins in about 8 min",
-    ),
     "not to be had": (
         replace(T4, unavailable_until_s=10_900.0),
         None,
