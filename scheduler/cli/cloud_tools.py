@@ -122,4 +122,4 @@ def _importable(module: str) -> bool:
 def _environment() -> dict[str, str]:
     """Ours, without what would lead `ray` to other modules, and with the autoscaler that is meant."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return kept | {"RAY_UP_enable_autoscaler_v2": "1"}
+    return kept | {"RAY_UP_enable_autoscaler_v2": "1", "RAY_USAGE_STATS_ENABLED": "0"}

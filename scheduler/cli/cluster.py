@@ -104,7 +104,9 @@ def up(
             file = _keep(definition, known, provider, home, _live(provider))
             cloud_tools.run("kubectl", "apply", "-f", str(file))
         else:
-            cloud_tools.run("ray", "up", str(_keep(definition, known, provider, home)), "--yes")
+            file = _keep(definition, known, provider, home)
+            # What Ray remembers of an earlier start may be of another account, or a key that is gone.
+            cloud_tools.run("ray", "up", str(file), "--yes", "--no-config-cache")
     console.print(_next(provider, cluster), soft_wrap=True, markup=False)
 
 

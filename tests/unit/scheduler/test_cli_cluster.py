@@ -137,7 +137,7 @@ def test_up_says_what_it_costs_asks_and_runs_ray(cloud: Cloud) -> None:
 
     done = cloud.run("up", said="y\n")
     file = cloud.folder / "home" / "clusters" / "aws-team.yaml"
-    assert cloud.calls() == [["ray", "up", str(file), "--yes"]]
+    assert cloud.calls() == [["ray", "up", str(file), "--yes", "--no-config-cache"]]
     assert yaml.safe_load(file.read_text())["cluster_name"] == "team"
     assert file.stat().st_mode & 0o777 == 0o600
     assert "raywise cluster status --cluster" in done.stdout
