@@ -38,7 +38,7 @@ from ..estimate.work import Work
 from ..log_context import leave_cycle
 from ..policy import Policy, create
 from ..states import LIVE
-from ..store import Event, Record, StoreError
+from ..store import Event, Record, StoreError, StoreUnclearError
 from ..types import QueueRules
 from . import auth
 from .home import Home
@@ -213,7 +213,7 @@ class Runtime:
         self, submission: Submission, owner: str = "admin", request: tuple[str, str] | None = None
     ) -> list[Record]:
         """Check and store a submission; `request` is its idempotency key and digest. Raises SpecError or StoreError;
-        nothing is stored then."""
+        nothing is stored then, unless it is a StoreUnclearError."""
         now_s = time.time()
         records = [replace(record, owner=owner) for record in self._admitted(submission, now_s)]
         event = {"file": submission.file, "pipeline": records[0].pipeline_id, "owner": owner}
@@ -227,12 +227,22 @@ class Runtime:
                 if problems := in_use(records, self.store.select(states=LIVE), self.home.runs):
                     raise SpecError(*(replace(problem, file=submission.file) for problem in problems))
                 self.store.add(records, events, request)
-        except BaseException:
-            for record in records:
-                shutil.rmtree(record.run_dir, ignore_errors=True)
-            raise
+        except BaseException as error:
+            if not (isinstance(error, StoreError) and self._is_stored(records[0])):
+                for record in records:
+                    shutil.rmtree(record.run_dir, ignore_errors=True)
+                raise
+            log.warning("%s is stored, though it was said that it is not: %s", records[0].id, error)
         self.wake()
         return records
+
+    def _is_stored(self, record: Record) -> bool:
+        """Whether a commit that failed has arrived all the same: the connection may break before the answer. Raises
+        StoreUnclearError where that cannot be seen: the folder is left then, for what may run in it."""
+        try:
+            return self.store.is_stored(record)
+        except StoreError as error:
+            raise StoreUnclearError(f"{record.id} may have been accepted: {error}") from error
 
     def _admitted(self, submission: Submission, now_s: float) -> list[Record]:
         """Its workloads, under ids that no other has. Raises SpecError."""

@@ -1,7 +1,7 @@
 """What must survive: workloads, the append-only event log, calibration, users' tokens, what was paid. In SQLite (WAL)
 or PostgreSQL; or in memory, for what is only simulated."""
 
-from .database import StoreError
+from .database import StoreError, StoreUnclearError
 from .listing import Filter, Page, Spending
 from .memory import MemoryStore
 from .protocol import EngineStore
@@ -23,6 +23,7 @@ __all__ = [
     "Spending",
     "Store",
     "StoreError",
+    "StoreUnclearError",
     "Token",
     "TokenTable",
 ]

@@ -39,6 +39,10 @@ class StoreError(RaywiseError):
     gone."""
 
 
+class StoreUnclearError(StoreError):
+    """The store went away while it was written: what was to be stored may be there."""
+
+
 def is_url(where: Path | str) -> bool:
     """Whether it names a server, and no file."""
     return isinstance(where, str) and "://" in where

@@ -163,11 +163,15 @@ class Store:
             text = db.scalar(sa.select(_workloads.c.record).where(_workloads.c.id == workload_id))
         return None if text is None else self._known([(workload_id, text)])[0]
 
-    def is_stored(self, workload_id: str) -> bool:
-        """Whether a workload is there, asked on the connection that writes: what a commit became that broke off with
-        the connection is known then. Raises StoreError."""
+    def is_stored(self, record: Record) -> bool:
+        """Whether this very submission is there, asked on the connection that writes: what a commit became that broke
+        off with the connection is known then. Raises StoreError."""
+        same = (_workloads.c.id == record.id, _workloads.c.submitted_s == record.submitted_s)
         with self.database.transaction() as db:
-            return db.scalar(sa.select(sa.func.count()).where(_workloads.c.id == workload_id)) == 1
+            is_there = db.scalar(sa.select(sa.func.count()).where(*same)) == 1
+            if is_there and record.id not in self._live:
+                self._load(db)
+        return is_there
 
     def select(
         self, *, states: Iterable[str] | None = None, pipeline_id: str | None = None, limit: int = 1_000_000

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from cluster.protocols import ClusterUnreachable
 from workloads.errors import Problem, RaywiseError, SpecError
 
-from ...store import StoreError
+from ...store import StoreError, StoreUnclearError
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,11 @@ KINDS = {
     429: Kind("too-many-requests", "Too many requests", "Come back after the seconds in `Retry-After`."),
     431: Kind("headers-too-large", "Headers too large", "The headers are too many or too long."),
     500: Kind("internal", "The service failed", "A defect of the service; its log says more."),
-    503: Kind("unavailable", "Not available now", "The cluster cannot be reached, or too many streams are open."),
+    503: Kind(
+        "unavailable",
+        "Not available now",
+        "The cluster cannot be reached, the store went away, or too many streams are open.",
+    ),
     507: Kind("store", "Nothing was stored", "The store cannot be written: nothing was accepted."),
 }
 """By status. Any other one is `about:blank`."""
@@ -119,6 +123,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(ClusterUnreachable)
     async def unreachable(request: Request, error: ClusterUnreachable) -> JSONResponse:
         return _said(request, 503, f"the Ray cluster cannot be reached: {error}")
+
+    @app.exception_handler(StoreUnclearError)
+    async def store_unclear(request: Request, error: StoreUnclearError) -> JSONResponse:
+        return _said(request, 503, f"the store went away meanwhile: {error}")
 
     @app.exception_handler(StoreError)
     async def store_failed(request: Request, error: StoreError) -> JSONResponse:

@@ -15,7 +15,7 @@ from workloads.loading import Submission, apply_overrides, is_url, load_data, lo
 from workloads.yaml_values import MAX_YAML_BYTES
 
 from ...client import types
-from ...store import Record, StoreError
+from ...store import Record, StoreError, StoreUnclearError
 from .. import views
 from ..auth import User
 from ..runtime import Runtime
@@ -64,6 +64,8 @@ def router(runtime: Runtime) -> APIRouter:
             try:
                 records = runtime.submit(submission, user.name, None if key is None else (key, digest))
                 return _answer(runtime, records)
+            except StoreUnclearError:
+                raise
             except StoreError:  # another request with this key may have come first
                 known = None if key is None else _accepted(runtime, user, key, digest)
                 if known is None:

@@ -19,7 +19,7 @@ from scheduler.service.api.cluster import SITUATION
 from scheduler.service.api.finding import whole_id
 from scheduler.service.api.problems import ProblemError
 from scheduler.service.guard import Limits
-from scheduler.store import Event
+from scheduler.store import Event, StoreError
 
 METRICS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 
@@ -92,6 +92,37 @@ def test_a_submission_is_accepted_and_stored(api: TestClient, runtime: FakeRunti
     assert record is not None
     assert Path(record.run_dir).is_dir()
     assert runtime.store.events()[0].data == {"file": "f.yaml", "pipeline": None, "owner": "admin"}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_commit_whose_answer_was_lost_is_looked_for_before_a_folder_is_removed(
+    api: TestClient, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    add = runtime.store.add
+
+    def unclear(*arguments: Any) -> None:
+        if stored:
+            add(*arguments)
+        raise StoreError("the connection was lost")
+
+    monkeypatch.setattr(runtime.store, "add", unclear)
+    response = submit(api)
+    folders = [path.name for path in runtime.home.runs.iterdir()]
+    assert (response.status_code, folders) == ((201, [response.json()["id"]]) if stored else (507, []))
+    assert [record.id for record in runtime.store.select(states=["pending"])] == folders
+
+
+def test_a_store_that_cannot_say_whether_it_is_there_leaves_the_folder(
+    api: TestClient, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise StoreError("the server is gone")
+
+    monkeypatch.setattr(runtime.store, "add", gone)
+    monkeypatch.setattr(runtime.store, "is_stored", gone)
+    said = problem(submit(api), 503)["detail"]
+    (folder,) = runtime.home.runs.iterdir()
+    assert said == f"the store went away meanwhile: {folder.name} may have been accepted: the server is gone"
 
 
 def test_code_is_packed_when_it_is_submitted(api: TestClient, runtime: FakeRuntime, tmp_path: Path) -> None:

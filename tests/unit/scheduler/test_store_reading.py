@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -106,6 +107,25 @@ def test_what_a_reader_had_seen_before_a_change_is_not_kept(store: Store) -> Non
 def store_text(store: Store, name: str) -> str:
     with store.database.reading() as db:
         return str(db.scalar(sa.select(schema.workloads.c.record).where(schema.workloads.c.id == name)))
+
+
+def test_a_commit_that_broke_off_with_the_connection_is_looked_for(server: Server) -> None:
+    store = Store(server.url(f"reading{next(DATABASES)}"))
+    driver = store.database._connection.connection.dbapi_connection
+    assert driver is not None
+
+    def unclear() -> None:
+        type(driver).commit(driver)
+        driver.close()
+        raise psycopg.OperationalError("the connection was lost")
+
+    driver.commit = unclear  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="the connection was lost"):
+        store.add([record("a")], [Event("submitted", "x", "a")])
+    assert (store.is_stored(record("a")), store.is_stored(record("b"))) == (True, False)
+    assert not store.is_stored(replace(record("a"), submitted_s=6.0)), "another of the same id"
+    assert [each.id for each in store.select(states=["pending"])] == ["a"], "and the engine sees it"
+    store.close()
 
 
 PLANS = [
