@@ -1,7 +1,8 @@
 """Dollars and completion times of policies that rent nodes, on Alibaba's and Philly's jobs at AWS prices, by the
 simulator that runs the service's own engine. Prints what docs/autoscaling.md shows.
 
-python -m benchmarks.autoscaling --data ../shared/data [--seed 0] [--traces philly,alibaba] [--json FILE]
+python -m benchmarks.autoscaling --data ../shared/data [--seed 0] [--traces philly,alibaba] [--cases exact,off,spot]
+    [--json FILE]
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ LAUNCH_FAILURES = 0.1
 INTERRUPTIONS_PER_H = 0.05
 """Of each spot node: one in twenty hours. The catalog knows no rate of these; what is assumed elsewhere, a fifth of
 them in a month, would hardly be seen in a day."""
-CASES = (("on-demand",), 0.0), (("on-demand",), 0.2), (("on-demand", "spot"), 0.2)
-"""Markets, and the error of the estimates."""
+CASES = {"exact": ("on-demand", 0.0), "off": ("on-demand", 0.2), "spot": ("spot", 0.2)}
+"""Market, and the error of the estimates."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +96,27 @@ def run(
     return row, result
 
 
-def rows(name: str, data: Path, markets: Sequence[str], error: float, seed: int) -> Iterator[Row]:
+def rows(name: str, data: Path, market: str, error: float, seed: int) -> Iterator[Row]:
     """All policies on one trace, `no-packing` first."""
-    where = offers(name, markets, INTERRUPTIONS_PER_H)
+    where = offers(name, (market,), INTERRUPTIONS_PER_H)
     options = Options(noise=error, launch_failures=LAUNCH_FAILURES)
     work = trace(name, data, seed, "balanced")
     first, result = run(REFERENCE, work, where, REFERENCE, options, seed)
     yield first
     yield run("cheapest-fit", work, where, "cheapest-fit", options, seed)[0]
-    spot = "spot" in markets
-    # A user of Ray lists what is to be used: where there is spot, that alone, as its order would decide else.
-    listed = offers(name, ("spot",), INTERRUPTIONS_PER_H) if spot else where
-    kind = ", spot" if spot else ""
-    yield run(f"ray-autoscaler, any type{kind}", work, listed, "ray-autoscaler", options, seed)[0]
+    yield run("ray-autoscaler, any type", work, where, "ray-autoscaler", options, seed)[0]
     for how in ("V100", "fastest"):
-        yield run(f"ray-autoscaler, {how}{kind}", named(work, how), listed, "ray-autoscaler", options, seed)[0]
-    if not spot:
-        for size in ("mean", "peak"):
-            owned = owned_nodes(need_of(result, where, size), work, where)
-            there, fixed = offers(name, owned=owned), Need.of(owned, where)
-            print(f"# {size} need: {owned}", file=sys.stderr)
-            yield run(f"fixed for the {size} need, market", work, there, "market", options, seed, fixed)[0]
+        yield run(f"ray-autoscaler, {how}", named(work, how), where, "ray-autoscaler", options, seed)[0]
+    for size in ("mean", "peak") if market == "on-demand" else ():
+        owned = owned_nodes(need_of(result, where, size), work, where)
+        there, fixed = offers(name, owned=owned), Need.of(owned, where)
+        print(f"# {size} need: {owned}", file=sys.stderr)
+        yield run(f"fixed for the {size} need, market", work, there, "market", options, seed, fixed)[0]
     for objective in OBJECTIVES:
         yield run(f"market, {objective}", trace(name, data, seed, objective), where, "market", options, seed)[0]
+    if market == "spot":
+        both = offers(name, ("on-demand", "spot"), INTERRUPTIONS_PER_H)
+        yield run("market, balanced, on demand as well", work, both, "market", options, seed)[0]
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
@@ -154,19 +153,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder with `sia` and `alibaba-gpu-2023`")
     parser.add_argument("--traces", default="philly,alibaba")
+    parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the numbers here as well")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {platform.machine()}, one process\n")
     kept = []
     for name in arguments.traces.split(","):
-        for markets, error in CASES:
+        for market, error in (CASES[case] for case in arguments.cases.split(",")):
             work = trace(name, arguments.data, arguments.seed, "balanced")
-            found = [asdict(row) for row in rows(name, arguments.data, markets, error, arguments.seed)]
-            least = least_usd(name, work, markets)
-            print(f"{work.name}, {len(work.jobs)} jobs, {' and '.join(markets)}, estimates off by {error:.0%}\n")
+            found = [asdict(row) for row in rows(name, arguments.data, market, error, arguments.seed)]
+            least = least_usd(name, work, (market,))
+            print(f"{work.name}, {len(work.jobs)} jobs, {market}, estimates off by {error:.0%}\n")
             print(table(found) + f"\n\nNo policy can cost less than ${least:.0f}.\n", flush=True)
-            kept.append({"trace": work.name, "markets": markets, "error": error, "least_usd": least, "rows": found})
+            kept.append({"trace": work.name, "market": market, "error": error, "least_usd": least, "rows": found})
     if arguments.json:
         arguments.json.write_text(json.dumps(kept, indent=1))
 

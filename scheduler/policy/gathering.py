@@ -90,6 +90,7 @@ def _candidates(
 ) -> Iterator[tuple[float, Machine, list[WorkloadView]]]:
     """Nodes on which everything may move, with the dollars an hour of what is free on each."""
     views: dict[str, list[WorkloadView]] = {}
+    ours: Counter[str] = Counter()
     stays: set[str] = set()
     for view in situation.workloads:
         there = placements.get(view.id)
@@ -101,17 +102,16 @@ def _candidates(
         if there == view.placement and len(nodes) == 1 and _may_move(view):
             for node_id in nodes:
                 views.setdefault(node_id, []).append(view)
+                ours[node_id] += there.configuration.devices
         else:
             stays |= nodes
-    free = {node.node_id: node for node in situation.snapshot.nodes}
     for machine in fleet:
         kind = machine.node_type
         if kind is None or machine.node_id in stays or machine.node_id not in views:
             continue
-        node = free.get(machine.node_id)
         held = sum(len(busy) for busy in machine.busy_s.values())
         total = sum(count for _, count in machine.devices)
-        if node is not None and held < total:
+        if held == ours[machine.node_id] < total:  # else others have some of it
             yield kind.price_usd_h * (1 - held / total), machine, views[machine.node_id]
 
 
