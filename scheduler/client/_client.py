@@ -15,7 +15,20 @@ from typing_extensions import Unpack
 from . import _calls, types
 from ._calls import Call, Filters
 from ._errors import ClientError, error_of
-from ._shared import LOG_TIMEOUT, PATIENCE_S, STREAM_TIMEOUT, EventReader, delay_s, ended, service_of, unanswered
+from ._shared import (
+    AWAY,
+    LOG_TIMEOUT,
+    STREAM_TIMEOUT,
+    EventReader,
+    Patience,
+    delay_s,
+    ended,
+    find_again,
+    log_ended,
+    require_one,
+    service_of,
+    unanswered,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +62,7 @@ class Client:
     """Speaks to the service of a home folder (`$RAYWISE_HOME`, or `~/.raywise`), or to the one at `url`."""
 
     def __init__(self, url: str | None = None, token: str | None = None, home: str | Path | None = None) -> None:
+        self._where, self._answered = (url, token, home), False
         self._http = httpx.Client(**service_of(url, token, home).options)
 
     submit = Verb(_calls.submit)
@@ -160,17 +174,25 @@ class Client:
         on_update: Callable[[types.Shown], None] | None = None,
         interval_s: float = 1.0,
     ) -> types.Shown:
-        """Wait until everything has ended; returns what `show` returns. Raises TimeoutError."""
-        start = time.monotonic()
+        """Wait until everything has ended, also while the service is started anew; returns what `show` returns. Raises
+        TimeoutError."""
+        start, patience = time.monotonic(), Patience(self._answered)
         while True:
-            view = self.show(workload_id)
-            if on_update is not None:
-                on_update(view)
-            if ended(view):
-                return view
+            pause_s = interval_s
+            try:
+                view = self.show(workload_id)
+            except ClientError as error:
+                pause_s = patience.pause_s(error)
+                find_again(self._http, *self._where)
+            else:
+                patience.heard()
+                if on_update is not None:
+                    on_update(view)
+                if ended(view):
+                    return view
             if timeout_s is not None and time.monotonic() - start > timeout_s:
                 raise TimeoutError(f"{workload_id} has not ended after {timeout_s:g} s")
-            time.sleep(interval_s)
+            time.sleep(pause_s)
 
     def do(self, call: Call[T]) -> T:
         """Make a call. Raises ClientError, NoService or Refused."""
@@ -185,22 +207,23 @@ class Client:
                 tries += 1
                 time.sleep(pause_s)
                 continue
+            self._answered = True
             if response.is_error:
                 raise error_of(response)
             return call.answer(response)
 
     def _follow_events(self, call: Call[None]) -> Iterator[types.EventView]:
-        reader, heard_s = EventReader(), time.monotonic()
+        reader, patience = EventReader(), Patience()
         while True:
             try:
                 for line in self._lines(call, reader):
-                    heard_s = time.monotonic()
+                    patience.heard()
                     event = reader.read(line)
                     if event is not None:
                         yield event
             except httpx.HTTPError as error:
-                if time.monotonic() - heard_s > PATIENCE_S:
-                    raise unanswered(self._http.base_url, error) from error
+                patience.pause_s(unanswered(self._http.base_url, error))
+                find_again(self._http, *self._where)
             time.sleep(reader.retry_s)
 
     def _lines(self, call: Call[None], reader: EventReader) -> Iterator[str]:
@@ -209,29 +232,40 @@ class Client:
         with self._http.stream(call.method, call.path, **arguments) as response:
             if response.is_error:
                 response.read()
-                if response.status_code != 503:  # it is about to end: another may come
+                if response.status_code not in AWAY:  # it is about to end: another may come
                     raise error_of(response)
                 return
             yield from response.iter_lines()
 
     def _follow_logs(self, workload_id: str, offset: int) -> Iterator[str]:
-        whole = self.show(workload_id)["id"]
+        view, patience = self.show(workload_id), Patience()
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        heard_s = time.monotonic()
         while True:
+            begun = offset
             try:
-                for chunk in self._chunks(whole, offset):
-                    heard_s, offset = time.monotonic(), offset + len(chunk)
+                for chunk in self._chunks(view["id"], offset):
+                    patience.heard()
+                    offset += len(chunk)
                     yield decode(chunk)
+                view = self.show(view["id"])
             except httpx.HTTPError as error:
-                if time.monotonic() - heard_s > PATIENCE_S:
-                    raise unanswered(self._http.base_url, error) from error
-            view = self.show(whole)
-            if ended(view):
-                return
-            if view["workloads"][0]["id"] != whole:  # the logs of a pipeline are mixed anew
-                raise ClientError(f"the connection broke; follow one of the workloads of {whole}")
-            time.sleep(1.0)
+                pause_s = self._log_broke(view, offset, patience, unanswered(self._http.base_url, error))
+            except ClientError as error:
+                pause_s = self._log_broke(view, offset, patience, error)
+            else:
+                patience.heard()
+                if log_ended(view, offset > begun):
+                    return
+                pause_s = 0.0 if ended(view) else 1.0
+            time.sleep(pause_s)
+
+    def _log_broke(self, view: types.Shown, offset: int, patience: Patience, error: ClientError) -> float:
+        """Seconds until a log is taken up again."""
+        pause_s = patience.pause_s(error)
+        if offset:
+            require_one(view)
+        find_again(self._http, *self._where)
+        return pause_s
 
     def _chunks(self, workload_id: str, offset: int) -> Iterator[bytes]:
         call = _calls.log_stream(workload_id, offset)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +25,11 @@ LOG_TIMEOUT = httpx.Timeout(None, connect=5.0)  # a workload may print nothing f
 RETRY_DELAYS_S = (0.2, 0.6)
 """A connection that breaks is tried again after each of these."""
 PATIENCE_S = 60.0
-"""A stream is taken up again for so long."""
+"""A stream, or waiting for an end, is taken up again for so long: the service may be about to start anew."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+"""Between two questions to a service that does not answer: each pause is twice the one before."""
+AWAY = (502, 503, 504)
+"""What a service that is about to end answers, or a proxy before one that is not there."""
 _BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 
@@ -54,6 +60,16 @@ def service_of(url: str | None, token: str | None, home: str | Path | None) -> S
     return Service(url, token)
 
 
+def find_again(
+    http: httpx.Client | httpx.AsyncClient, url: str | None, token: str | None, home: str | Path | None
+) -> None:
+    """Follow a service that was started anew at another port; nothing where none runs just now."""
+    with suppress(NoService):
+        found = service_of(url, token, home)
+        http.base_url = httpx.URL(found.url)
+        http.headers["authorization"] = f"Bearer {found.token}"
+
+
 def verification() -> ssl.SSLContext | bool:
     """Whose certificates are believed: those of the file in `$RAYWISE_CA` (PEM), or the public ones. Raises
     ClientError where the file cannot be used."""
@@ -78,9 +94,54 @@ def unanswered(url: object, error: Exception) -> NoService:
     return NoService(f"the service at {url} does not answer: {error}")
 
 
+class Patience:
+    """With a service that has answered before, and does not for a while."""
+
+    def __init__(self, heard: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        """`heard`: whether it has answered at all."""
+        self._known, self._clock = heard, clock
+        self._since_s: float | None = None
+        self._pause_s = FIRST_PAUSE_S
+
+    def heard(self) -> None:
+        """It has answered."""
+        self._known, self._since_s, self._pause_s = True, None, FIRST_PAUSE_S
+
+    def pause_s(self, error: ClientError) -> float:
+        """Seconds until it is asked again. Raises the error where it never answered, is another, or goes on for more
+        than `PATIENCE_S`."""
+        now_s = self._clock()
+        self._since_s = now_s if self._since_s is None else self._since_s
+        is_away = isinstance(error, NoService) or error.status in AWAY
+        if not (self._known and is_away) or now_s - self._since_s > PATIENCE_S:
+            raise error
+        pause_s, self._pause_s = self._pause_s, min(LONGEST_PAUSE_S, 2 * self._pause_s)
+        return pause_s
+
+
 def ended(view: types.Shown) -> bool:
     """Whether everything of it has."""
     return all(workload["ended"] for workload in view["workloads"])
+
+
+def log_ended(view: types.Shown, is_more: bool) -> bool:
+    """Whether all of a log has come, after a stream of it that ended; `is_more`: it had something. The stream of a
+    service that was about to end may have been cut: only one that has nothing says that there is no more. Raises
+    ClientError for a pipeline that goes on."""
+    if not ended(view):
+        require_one(view)
+    return ended(view) and (not is_more or _is_pipeline(view))
+
+
+def require_one(view: types.Shown) -> None:
+    """Raises ClientError for a pipeline, whose log cannot be taken up where it was: those of its workloads are mixed
+    anew each time."""
+    if _is_pipeline(view):
+        raise ClientError(f"the connection broke; follow one of the workloads of {view['id']}")
+
+
+def _is_pipeline(view: types.Shown) -> bool:
+    return view["workloads"][0]["id"] != view["id"]
 
 
 @dataclass
