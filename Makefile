@@ -12,7 +12,7 @@ UNIT_LOG := $(VENV)/unit-tests.log
 RAY_TESTS := $(PYTEST) -m ray --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy torture docs clean
+.PHONY: help install run demo test test-unit check format bench bench-estimate bench-policy bench-autoscaling torture docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,11 @@ bench-estimate: $(STAMP) ## Measure the accuracy of the estimates and write docs
 
 bench-policy: $(STAMP) ## Policies on Gavel's traces beside Gavel's own numbers; writes docs/benchmarks.md (about 20 minutes)
 	$(BIN)/python -m benchmarks.policies.gavel
+
+# The traces are those of others and no part of the project: benchmarks/autoscaling/work.py says where they are from.
+DATA ?= ../shared/data
+bench-autoscaling: $(STAMP) ## Policies that rent nodes, on Philly's and Alibaba's jobs at AWS prices (about 20 minutes; DATA=folder)
+	$(BIN)/python -m benchmarks.autoscaling --data $(DATA)
 
 # The first part is the fake cluster at every point there is, the second a real one: two hours on two cores.
 TORTURE ?= --kills 200 --seed 1

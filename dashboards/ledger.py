@@ -119,9 +119,15 @@ def rentable_lines(answer: Json) -> Iterator[str]:
     """What could be rented beside what is there."""
     for kind in answer["rentable"]:
         on_their_way = f", {kind['launching']} on their way" if kind["launching"] else ""
+        not_now = f"; not to be had now: {kind['unavailable_why']}" if kind["unavailable_until_s"] else ""
         yield (
             f"can be rented: {kind['name']} ({configuration_text(kind['devices'])}) for ${kind['price_usd_h']:.3f}/h, "
-            f"{kind['present']} of {kind['most']} there{on_their_way}"
+            f"{kind['present']} of {kind['most']} there{on_their_way}{not_now}"
         )
     if answer["rent_cap_usd_h"] is not None:
         yield f"rented nodes cost ${answer['rented_usd_h']:.3f}/h of at most ${answer['rent_cap_usd_h']:g}/h"
+    if answer["rentable"]:
+        cap = "" if answer["rent_cap_usd_month"] is None else f" of at most ${answer['rent_cap_usd_month']:g}"
+        saved = answer["spot_saved_month_usd"]
+        spot = f"; on demand, those on spot would have cost ${saved:.2f} more" if saved > 0 else ""
+        yield f"rented nodes have cost ${answer['rented_month_usd']:.2f}{cap} this month{spot}"

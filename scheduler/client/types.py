@@ -268,6 +268,8 @@ class NodeView(TypedDict):
     is_head: bool
     market: str
     devices: list[NodeDevicesView]
+    leaves_s: float | None
+    """Unix seconds when it will be gone, where it was given notice: nothing begins there any more."""
 
 
 class DevicesView(TypedDict):
@@ -307,15 +309,22 @@ class RentableView(TypedDict):
     present: int
     launching: int
     most: int
+    unavailable_until_s: float | None
+    """Unix seconds until which none is asked for, as a launch failed."""
+    unavailable_why: str
 
 
 class NodesView(TypedDict):
-    """The machines, and those that could be rented."""
+    """The machines, and those that could be rented. `rented_month_usd` is what rented nodes have cost this month (UTC),
+    boot and idle time included; those on spot would have cost `spot_saved_month_usd` more on demand."""
 
     nodes: list[NodeWithWork]
     rentable: list[RentableView]
     rented_usd_h: float
     rent_cap_usd_h: float | None
+    rented_month_usd: float
+    spot_saved_month_usd: float
+    rent_cap_usd_month: float | None
 
 
 class QueueView(TypedDict):

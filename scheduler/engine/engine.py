@@ -173,6 +173,11 @@ class Engine:
     def _keep_learnt(self) -> None:
         self._store.save_calibration(self._calibration, self._rates, self._against)
 
+    def rented_month_usd(self) -> tuple[float, float]:
+        """Dollars that rented nodes have cost this month (UTC), and that those on spot would have cost more on
+        demand."""
+        return self._rentals.month_usd(self._clock()), self._rentals.saved_usd(self._clock())
+
     @property
     def congestion_usd_h(self) -> dict[str, float]:
         """Congestion prices of the last plan, per device type."""

@@ -26,8 +26,8 @@ LONGEST_CYCLE_S = 60.0
 """Two cycles may lie so far apart: the month's cap holds where they do not lie further."""
 BEFORE_GONE_S = 1.0
 """A run that must save has ended so long before its node."""
-REFUSED_WITHIN = 1.5
-"""A launch that ended within so many times its launch time, without a node, was refused: it cost nothing. After that
+REFUSED_WITHIN, REFUSED_S = 1.5, 20.0
+"""A launch that ended within so many times its launch time, or so many seconds, without a node, was refused: it cost nothing. After that
 there was a machine, and it did."""
 MET = 1e-9
 """Of dollars: a cap that is met exactly is not passed."""
@@ -79,7 +79,16 @@ class Rentals:
         if (month := f"{month_s:.0f}") != self._month:
             ended = self._store.rentals(ended=True, since_s=month_s)
             self._month, self._ended_usd = month, sum(each.usd(now_s, month_s) for each in ended)
-        return self._ended_usd + sum(each.usd(now_s, month_s) for each in self._open.values())
+        return self._ended_usd + sum(each.usd(now_s, month_s) for each in tuple(self._open.values()))
+
+    def saved_usd(self, now_s: float) -> float:
+        """Dollars that nodes on spot would have cost more on demand this month (UTC), where that is known."""
+        month_s = _month_start_s(now_s)
+        return sum(
+            each.hours(now_s, month_s) * (each.on_demand_usd_h - each.usd_h)
+            for each in self._store.rentals(since_s=month_s)
+            if each.market == "spot" and each.on_demand_usd_h is not None
+        )
 
     def change(self, action: NodeAction, snapshot: Snapshot, cycle: int) -> None:
         """Rent or give back. What the provider refuses is planned anew in the next cycle; the others go on. Raises
@@ -141,13 +150,18 @@ class Rentals:
             yield joined, Event("node-joined", cause, data=_told(joined, now_s))
         surplus = len(waiting) - kind.launching
         for each in waiting[len(waiting) - surplus :] if surplus > 0 else ():
-            refused = now_s - each.asked_s <= REFUSED_WITHIN * kind.launch_s
+            refused = now_s - each.asked_s <= max(REFUSED_WITHIN * kind.launch_s, REFUSED_S)
             why = f"{kind.name}: {kind.unavailable_why or 'its launch failed'}"
             ended = replace(each, ended_s=now_s, end=why, refused=refused)
             yield ended, Event("node-not-launched", why, data=_told(ended, now_s))
         for _ in range(-surplus):  # somebody else asked for it: it costs no less
             more = _rental(kind, now_s)
-            yield more, Event("node-requested", f"Ray launches a {kind.name} by itself", data=_told(more, now_s))
+            yield (
+                more,
+                Event(
+                    "node-unasked", f"Ray launches a {kind.name} that nobody asks for any more", data=_told(more, now_s)
+                ),
+            )
 
     def _notices(self, snapshot: Snapshot) -> Iterator[Event]:
         """Of nodes that will leave, once for each."""

@@ -1,8 +1,8 @@
 """Which rented node to empty: what runs on it goes on elsewhere, and the node goes back. Pure.
 
 A node of eight devices with one long job on it costs as much as a full one. It is emptied where that saves more than it
-costs: the restarts, slower devices for some, and that such a node may be wanted again soon. Eva (Mei et al., EuroSys
-2025) moves what runs for the same reason.
+costs: the restarts, slower devices for some, and that such a node may be wanted again soon. Eva (Chang and
+Venkataraman, EuroSys 2025) moves what runs for the same reason.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ long as the next launch would cost: whoever comes next, that is at most twice wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 
@@ -312,9 +312,9 @@ class _Renting:
         """Dollars an hour of new nodes."""
         return sum(self.types[name].price_usd_h * count for name, count in new.items())
 
-    def _is_within_cap(self, new: Mapping[str, int]) -> bool:
+    def _is_within_cap(self, new: Mapping[str, int], less_usd_h: float = 0.0) -> bool:
         cap_usd_h = self.snapshot.rent_cap_usd_h
-        return cap_usd_h is None or self.rented_usd_h + self.usd_h(new) <= cap_usd_h * (1 + 1e-9)
+        return cap_usd_h is None or self.rented_usd_h - less_usd_h + self.usd_h(new) <= cap_usd_h * (1 + 1e-9)
 
     def cause(self, name: str, new: Mapping[str, int], outcome: Prediction) -> str:
         """Why these are asked for."""
@@ -351,7 +351,7 @@ class _Renting:
         for turn in sorted(later, key=lambda each: -each.start_s):
             soon |= dict.fromkeys(turn.machines, turn.start_s)
         wanted = {index for turn in outcome.turns.values() for index in turn.machines}
-        in_the_way = bool(idle) and self._cap_is_in_the_way(new, outcome)
+        in_the_way = bool(idle) and self._cap_is_in_the_way(new, outcome, idle)
         for index, machine in enumerate(self.machines):
             kind = machine.node_type
             if kind is None or new[kind.name] or machine.node_id not in idle:
@@ -366,11 +366,14 @@ class _Renting:
                 why = f"idle for {idle_s:.0f} s at {cost} an hour: a launch costs less by now"
                 yield NodeRelease(machine.node_id, why)
 
-    def _cap_is_in_the_way(self, new: Counter[str], outcome: Prediction) -> bool:
-        """Whether more nodes would pay, but for the cap."""
+    def _cap_is_in_the_way(self, new: Counter[str], outcome: Prediction, idle: Collection[str]) -> bool:
+        """Whether more nodes would pay, but for the cap, and could be had if those that are idle were gone."""
+        kinds = [each.node_type for each in self.machines if each.node_id in idle]
+        idle_usd_h = sum(kind.price_usd_h for kind in kinds if kind is not None)
         return any(
             self._has_room(new + bundle)
             and not self._is_within_cap(new + bundle)
+            and self._is_within_cap(new + bundle, less_usd_h=idle_usd_h)
             and _pays(outcome, self.predict(new + bundle))
             for bundle in islice(_bundles(self), BUNDLES)
         )

@@ -57,12 +57,16 @@ def _node(node: Node) -> types.NodeView:
         "node_type": node.node_type,
         "is_head": node.is_head,
         "market": node.market,
+        "leaves_s": node.leaves_s,
         "devices": [{"type": held.device_type, "total": held.total, "free": held.free} for held in node.devices],
     }
 
 
-def nodes(snapshot: Snapshot, holding: Sequence[Record]) -> types.NodesView:
-    """Each node with what runs on it, and what could be rented."""
+def nodes(
+    snapshot: Snapshot, holding: Sequence[Record], month_usd: float = 0.0, saved_usd: float = 0.0
+) -> types.NodesView:
+    """Each node with what runs on it, and what could be rented. `month_usd` is what rented nodes have cost this month,
+    `saved_usd` what those on spot would have cost more on demand."""
     held = _held_by_node(holding)
     seen: list[types.NodeWithWork] = []
     for node in snapshot.nodes:
@@ -79,6 +83,8 @@ def nodes(snapshot: Snapshot, holding: Sequence[Record]) -> types.NodesView:
             "present": len(snapshot.rented(each.name)),
             "launching": each.launching,
             "most": each.most,
+            "unavailable_until_s": each.unavailable_until_s,
+            "unavailable_why": each.unavailable_why,
         }
         for each in snapshot.node_types
     ]
@@ -87,6 +93,9 @@ def nodes(snapshot: Snapshot, holding: Sequence[Record]) -> types.NodesView:
         "rentable": rentable,
         "rented_usd_h": snapshot.rented_usd_h(),
         "rent_cap_usd_h": snapshot.rent_cap_usd_h,
+        "rented_month_usd": month_usd,
+        "spot_saved_month_usd": saved_usd,
+        "rent_cap_usd_month": snapshot.rent_cap_usd_month,
     }
 
 

@@ -47,7 +47,7 @@ def _add_machines(routes: APIRouter, runtime: Runtime) -> None:
     @routes.get("/nodes")
     def nodes() -> types.NodesView:
         """The machines with what runs on each, and the kinds of nodes that can be rented."""
-        return cluster_views.nodes(runtime.observer.snapshot(), holding(runtime))
+        return cluster_views.nodes(runtime.observer.snapshot(), holding(runtime), *runtime.engine.rented_month_usd())
 
     @routes.get("/snapshot", response_class=Response)
     def snapshot() -> Response:

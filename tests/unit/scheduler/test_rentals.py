@@ -96,13 +96,13 @@ def test_what_the_month_cannot_pay_for_any_longer_is_given_notice_and_what_ran_t
 
 
 def test_who_has_a_node_that_will_be_gone_saves_and_goes_on_elsewhere() -> None:
-    world = World(where=where(T4 := SPOT.node("t4-1"), node("own", ("T4", 1)), types=(replace(SPOT, most=1),)))
+    world = World(where=where(spot := SPOT.node("t4-1"), node("own", ("T4", 1)), types=(replace(SPOT, most=1),)))
     submit(world, "a", 1000.0)
     world.cycle()
     first = world.get("a").placement
     assert first is not None
     ((_, where_it_runs),) = first.devices
-    other = "own" if where_it_runs == T4.node_id else T4.node_id
+    other = "own" if where_it_runs == spot.node_id else spot.node_id
     world.cycle(advance_s=100.0)
     world.cluster.give_notice(where_it_runs, world.now_s + 20.0)
     world.cycle(advance_s=1.0)

@@ -142,7 +142,14 @@ class World:
         records = {record.id: record for record in self.store.select()}
         assert list(records) == self.submitted, "a workload was lost"
         events = self.store.events(limit=1_000_000)
-        about_all = {"calibration-reset", "node-requested", "node-joined", "node-not-launched", "node-notice"}
+        about_all = {
+            "calibration-reset",
+            "node-requested",
+            "node-joined",
+            "node-not-launched",
+            "node-notice",
+            "node-unasked",
+        }
         about_all |= {"node-released", "node-left"}
         assert all(event.cause for event in events), "an event without a cause"
         assert all(event.workload_id in records or event.kind in about_all for event in events), "of no workload"
