@@ -1,6 +1,6 @@
 """What is run: traces, and the nodes that may be rented for them.
 
-The folder of data has Sia's workloads and profiles (github.com/siasosp23/artifacts) in `sia`, and Alibaba's GPU trace of
+The folder of data has Sia's workloads and profiles (github.com/siasosp23/artifacts) in `sia`, and Alibaba's trace of
 2023 (github.com/alibaba/clusterdata) in `alibaba-gpu-2023`.
 """
 
