@@ -68,6 +68,7 @@ class Offer:
     facts: NodeFacts
     most: int
     launch_s: float
+    least: int = 0
 
     @property
     def node_type(self) -> str:
@@ -160,17 +161,17 @@ class _Builder:
         launching = launching or Launching()
         node = self.node(offer.facts)
         market = self._market(offer.facts)
-        known = {each.device_type: self.types[each.device_type] for each in node.devices}
+        paid = _paid_for(node)
+        known = {each.device_type: self.types[each.device_type] for each in paid}
         prices = {name: self._rent(kind, offer.facts, market) for name, kind in known.items()}
-        usd_h = sum(
-            each.total * price.usd_h for each in node.devices if (price := prices[each.device_type]) is not None
-        )
+        usd_h = sum(each.total * price.usd_h for each in paid if (price := prices[each.device_type]) is not None)
         rates = [price.interruptions_per_h for price in prices.values() if price is not None]
         return NodeType(
             name=node.node_type,
             devices=tuple((each.device_type, each.total) for each in node.devices),
             price_usd_h=usd_h,
             most=offer.most,
+            least=offer.least,
             launch_s=offer.launch_s,
             market=market,
             interruptions_per_h=max((rate for rate in rates if rate is not None), default=None),
@@ -184,7 +185,7 @@ class _Builder:
     def _on_demand_usd_h(self, node: Node, facts: NodeFacts) -> float | None:
         """What a node on spot would cost on demand, by the catalog."""
         usd_h = 0.0
-        for each in node.devices:
+        for each in _paid_for(node):
             price = self._price_of(self.types[each.device_type].name, self._instance(facts), "on-demand")
             if price is None:
                 return None
@@ -341,6 +342,12 @@ class _Builder:
     def _warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+
+def _paid_for(node: Node) -> tuple[NodeDevices, ...]:
+    """Devices whose prices make up the node's: its cores come with its accelerators."""
+    others = tuple(each for each in node.devices if each.device_type != CPU)
+    return others or node.devices
 
 
 def _number(text: str) -> float | None:

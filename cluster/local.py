@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from .launch import (
     node_environment,
     nvidia_gpus,
 )
-from .local_autoscaling import AUTOSCALING_FILE, HEAD_ENVIRONMENT, INSTANCES, SCENARIO_FILE, autoscaling_config
+from .local_autoscaling import AUTOSCALING_FILE, HEAD_ENVIRONMENT, IDLE_S, INSTANCES, SCENARIO_FILE, autoscaling_config
 from .offers import device_amounts, rented_labels
 from .processes import LAUNCH_MARKER, ProcessId, end_members, members, wait_ended
 from .protocols import ClusterUnreachable
@@ -83,6 +83,8 @@ class LocalCluster:
     """What it consists of, the head first: what `mend` brings back. Empty where an older Raywise started it."""
     rents: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The kinds of nodes that Ray's autoscaler may launch, as `autoscaling_config` takes them; empty where none is."""
+    idle_s: float = IDLE_S
+    """What was idle for so long Ray gives back by itself."""
     abandoned: threading.Event = field(default_factory=threading.Event, compare=False)
     """Set: a start that is under way gives up at once."""
 
@@ -97,16 +99,23 @@ class LocalCluster:
         timeout_s: float = NODE_START_TIMEOUT_S,
         on_progress: Callable[[str], None] = lambda _: None,
         scenario: Path | None = None,
+        more_resources: Mapping[str, Mapping[str, float]] | None = None,
+        idle_s: float = IDLE_S,
     ) -> LocalCluster:
         """Start the head and then each node, one after the other; returns when all answer. A cluster that this folder
         still holds is stopped first. `gpus` are the machine's real GPUs (found where not given). `timeout_s` is the
         patience for each node. What the definition may rent Ray's own autoscaler launches, as `scenario` has it (a file
-        that is copied). Raises ClusterStartError, SpecError for a scenario that is none."""
+        that is copied); by type they have `more_resources`. Raises ClusterStartError, and SpecError for a scenario that
+        is none."""
         previous = cls.open(folder)
         if previous is not None:
             previous.stop()
         definition = definition.with_real_gpus(nvidia_gpus() if gpus is None else gpus)
-        cluster = cls._prepare(folder, _plans(definition, catalog or Catalog.load()), _rents(definition), scenario)
+        rents = _rents(definition)
+        for name, amounts in (more_resources or {}).items():
+            rents[name]["resources"] |= amounts
+        cluster = cls._prepare(folder, _plans(definition, catalog or Catalog.load()), rents, scenario)
+        cluster.idle_s = idle_s
         try:
             for plan in cluster.plans:
                 on_progress(f"starting node {plan.name}")
@@ -131,6 +140,7 @@ class LocalCluster:
                 nodes=[NodeProcess(**{**node, "process": ProcessId(**node["process"])}) for node in data["nodes"]],
                 plans=[NodePlan(**plan) for plan in data.get("plans", ())],
                 rents=data.get("rents", {}),
+                idle_s=data.get("idle_s", IDLE_S),
             )
         except FileNotFoundError:
             return None
@@ -296,7 +306,9 @@ class LocalCluster:
             "temp_dir": str(self.temp_dir),
         }
         path = self.folder / AUTOSCALING_FILE
-        path.write_text(yaml.safe_dump(autoscaling_config(self.rents, provider), sort_keys=False), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump(autoscaling_config(self.rents, provider, self.idle_s), sort_keys=False), encoding="utf-8"
+        )
         return path
 
     def _wait_for(self, node: NodeProcess, plan: NodePlan, launch: str, timeout_s: float) -> None:
@@ -361,6 +373,7 @@ class LocalCluster:
             "nodes": [asdict(node) for node in self.nodes],
             "plans": [asdict(plan) for plan in self.plans],
             "rents": self.rents,
+            "idle_s": self.idle_s,
         }
         partial = self.folder / f"{STATE_FILE}.part"
         partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -392,7 +405,7 @@ def _rents(definition: ClusterDefinition) -> dict[str, dict[str, Any]]:
         node.name: {
             "resources": device_amounts(node),
             "labels": rented_labels(node),
-            "min_workers": 0,
+            "min_workers": node.rent.least,
             "max_workers": node.rent.most,
             "launch_s": node.rent.launch_s,
         }

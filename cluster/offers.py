@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
-from .catalog import Catalog
 from .definition import RAY_MEMORY_SHARE, ClusterDefinition, NodeDefinition, node_labels
 from .host import HostRates, host_memory_bytes
 from .inventory import NodeFacts, Offer
-from .types import CPU, NODE_TYPE_LABEL, DeviceType
+from .types import CPU, NODE_TYPE_LABEL
 
 
 def device_amounts(node: NodeDefinition) -> dict[str, float]:
@@ -22,25 +20,6 @@ def rented_labels(node: NodeDefinition) -> dict[str, str]:
     return {**node_labels(node), NODE_TYPE_LABEL: node.name}
 
 
-def cloud_offers(definition: ClusterDefinition, catalog: Catalog) -> list[Offer]:
-    """What a cluster on a cloud may rent: a node has the memory of its instance."""
-    found = []
-    for node in definition.rentable:
-        instance = None if node.instance is None else catalog.instance(node.instance)
-        memory = 0.0 if instance is None else (instance.memory_bytes or 0.0) * RAY_MEMORY_SHARE
-        for offer in offers_of([node], memory):
-            total = dict(offer.facts.total)
-            if node.emulated_speed is None and _is_ray_gpu(catalog.device(node.device)):
-                total["GPU"] = total.pop(node.device)
-            found.append(replace(offer, facts=replace(offer.facts, total=total)))
-    return found
-
-
-def _is_ray_gpu(device: DeviceType) -> bool:
-    """Whether Ray calls it `GPU`."""
-    return device.kind == "gpu" and device.vendor.lower() == "nvidia"
-
-
 def offers_of(nodes: Iterable[NodeDefinition], memory: float) -> list[Offer]:
     """What may be rented; each node has so many bytes of memory for tasks."""
     return [
@@ -50,6 +29,7 @@ def offers_of(nodes: Iterable[NodeDefinition], memory: float) -> list[Offer]:
             ),
             node.rent.most,
             node.rent.launch_s,
+            node.rent.least,
         )
         for node in nodes
         if node.rent is not None

@@ -2,8 +2,8 @@
 
 A node is asked for by a *seat*: each rented node has one, and a placement group that wants a seat of a type, and is
 not placed, makes Ray launch a node of that very type. Ray Data and Ray Train overwrite what `request_resources` asks
-for, but no placement groups. Seats are detached and their names say when they were asked for: a service that starts again
-finds what is on its way. When all have joined, the seats are given up, and who runs there is Ray's own affair again.
+for, but no placement groups. Seats are detached and their names say when they were asked for: a service that starts
+again finds what is on its way. When all have joined, the seats are given up, and who runs there is Ray's own affair.
 
 Ray asks for what it could not have again and again. So a launch that failed, or that takes far too long, is given up
 here: its seat goes, its type is not to be had for a while, and the next plan takes another.

@@ -132,6 +132,8 @@ class NodeType:
     """Dollars an hour of one whole node on its market, from its request on."""
     most: int
     """So many may be there at once, those on their way included."""
+    least: int = 0
+    """So many always are: Ray launches them by itself, and none of them is given back."""
     launch_s: float = 180.0
     """Seconds from a request until the node has joined."""
     market: Market = "on-demand"

@@ -38,7 +38,10 @@ def up(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, HOST:PORT, instead of a local one.")
     ] = None,
-    cluster: Annotated[Path | None, typer.Option(help="Cluster definition to start on this machine.")] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="Cluster definition to start on this machine; with --address, what may be rented there."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the service answers.")] = False,
     dashboard_url: Annotated[str | None, typer.Option(help="Ray's dashboard, with --address.")] = None,
     catalog: CatalogOption = None,
@@ -56,8 +59,6 @@ def up(
     folder = home_of(home)
     if policy not in names():
         fail(f"unknown policy {policy!r}\n  hint: one of {', '.join(names())}", BAD_INPUT)
-    if address is not None and cluster is not None:
-        fail("--address and --cluster exclude each other", BAD_INPUT)
     if address is not None and (autoscale or scenario is not None):
         fail("--autoscale and --scenario are for a cluster on this machine, not with --address", BAD_INPUT)
     if autoscale and cluster is None:
@@ -68,7 +69,7 @@ def up(
             console.print(f"already up: {running.url}, Ray dashboard {running.ray_dashboard_url}")
             return
         known = Catalog.load(catalog)  # what is wrong with these files is said here, also with --detach
-        if address is None:
+        if address is None or cluster is not None:
             definition = ClusterDefinition.load(cluster, known)
             if autoscale and not definition.rentable:
                 fail(f"{cluster} has no nodes with `rent`: there is nothing to autoscale", BAD_INPUT)

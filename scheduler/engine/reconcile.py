@@ -219,4 +219,10 @@ def reconcile_nodes(
         and node.leaves_s is None
         and all(each.free >= each.total for each in node.devices)
     }
-    return actions + [GiveBack(each.node_id, each.cause) for each in plan.releases if each.node_id in idle - used]
+    spare = {kind.name: len(fresh.rented(kind.name)) - kind.least for kind in fresh.node_types}
+    types = {node.node_id: node.node_type for node in fresh.nodes}
+    for each in plan.releases:
+        if each.node_id in idle - used and spare[types[each.node_id]] > 0:
+            spare[types[each.node_id]] -= 1
+            actions.append(GiveBack(each.node_id, each.cause))
+    return actions

@@ -27,8 +27,8 @@ LONGEST_CYCLE_S = 60.0
 BEFORE_GONE_S = 1.0
 """A run that must save has ended so long before its node."""
 REFUSED_WITHIN, REFUSED_S = 1.5, 20.0
-"""A launch that ended within so many times its launch time, or so many seconds, without a node, was refused: it cost nothing. After that
-there was a machine, and it did."""
+"""A launch that ended without a node within so many times its launch time, or so many seconds, was refused: it cost
+nothing. After that there was a machine, and it did."""
 MET = 1e-9
 """Of dollars: a cap that is met exactly is not passed."""
 

@@ -19,8 +19,8 @@ import uvicorn
 
 from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition, QueueDefinition
-from cluster.offers import cloud_offers
 from cluster.ray_observer import Renting
+from cluster.render.offers import cloud_offers
 from workloads.errors import Problem, RaywiseError, SpecError
 
 from ..queues import rules_of

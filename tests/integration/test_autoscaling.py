@@ -111,7 +111,9 @@ def test_a_type_beyond_the_cap_is_never_asked_for_and_it_is_said_why(renting: Se
     said = wait_for(lambda: "cap of $1.30" in renting.run("explain", dear).stdout)
     assert said
     assert renting.run("cancel", dear).returncode == 0
-    assert not [e for e in cluster_events(renting) if e["kind"] == "node-requested" and e["data"]["node_type"] == "large"]
+    assert not [
+        e for e in cluster_events(renting) if e["kind"] == "node-requested" and e["data"]["node_type"] == "large"
+    ]
 
 
 def test_a_node_that_is_taken_back_with_notice_costs_a_training_no_work(renting: Service, tmp_path: Path) -> None:
@@ -122,14 +124,14 @@ def test_a_node_that_is_taken_back_with_notice_costs_a_training_no_work(renting:
         tmp_path,
         "training",
         f"kind: train\nname: training\ninput: {tokens}\nmodel: {model}\ncheckpoint_every: 1h\n"
-        "hyperparameters: {epochs: 12, batch_size: 64, max_length: 16}\nresources: {devices: [T4], count: 1}\n",
+        "hyperparameters: {epochs: 6, batch_size: 64, max_length: 16}\nresources: {devices: [T4], count: 1}\n",
     )
     renting.until(training, lambda each: (each["progress"] or {}).get("step", 0) > 20, PATIENCE_S)
     assert rented(renting) == ["spot"], "the least money"
     behave(renting, "types: {spot: {interrupt_after_s: 1, notice_s: 20}}\n")
     workload = renting.until(training, lambda each: each["ended"], PATIENCE_S * 2)
     assert workload["state"] == "succeeded"
-    assert workload["metrics"]["samples"] == 12 * 3200
+    assert workload["metrics"]["samples"] == 6 * 3200
     events = renting.json("show", training, "--events")["events"]
     stops = [each for each in events if each["kind"] == "stopping"]
     assert stops
@@ -144,10 +146,9 @@ def test_a_node_that_is_taken_back_with_notice_costs_a_training_no_work(renting:
 
 def test_what_is_idle_goes_back_and_the_ledger_has_what_the_provider_saw(renting: Service) -> None:
     wait_for(lambda: not rented(renting))
-    launched = [each for each in Instances(cluster_of(renting).folder / INSTANCES).all() if each.process is not None]
     wait_for(lambda: all(each.ended_s for each in Instances(cluster_of(renting).folder / INSTANCES).all()))
-    told = [each for each in cluster_events(renting) if each["kind"] == "node-left"]
-    assert len(told) == len(launched)
+    launched = [each for each in Instances(cluster_of(renting).folder / INSTANCES).all() if each.process is not None]
+    wait_for(lambda: len([e for e in cluster_events(renting) if e["kind"] == "node-left"]) == len(launched))
     released = {each["data"]["node"] for each in cluster_events(renting) if each["kind"] == "node-released"}
     assert released, "Raywise gave them back, not Ray's own timeout"
     cluster = cluster_of(renting)

@@ -270,7 +270,7 @@ def test_a_busy_head_has_time_to_answer(whole: LocalCluster, monkeypatch: pytest
 def test_a_cluster_asks_for_a_token_that_only_its_owner_reads(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        cluster = LocalCluster._prepare(tmp_path, [])
+        cluster = LocalCluster._prepare(tmp_path, [], {}, None)
     finally:
         os.umask(old)
     assert cluster.token_path.stat().st_mode & 0o777 == 0o600

@@ -55,7 +55,7 @@ def test_nodes_that_can_be_rented_are_told_of(runtime: FakeRuntime) -> None:
     snapshot = replace(snapshot, nodes=(*snapshot.nodes, kind.node("b-1")), node_types=(kind,), rent_cap_usd_h=9.0)
     view = cluster_views.nodes(snapshot, [running("w", ("T4", "b-1"), ("T4", "b-1"), ("T4", "elsewhere"))])
     assert view["rentable"] == [
-        {"name": "big", "devices": {"T4": 4}, "price_usd_h": 2.5, "market": "on-demand", "present": 1, "launching": 1, "most": 3}
+        {"name": "big", "devices": {"T4": 4}, "price_usd_h": 2.5, "market": "on-demand", "present": 1, "launching": 1, "most": 3, "unavailable_until_s": None, "unavailable_why": ""}
     ]  # fmt: skip
     assert (view["rented_usd_h"], view["rent_cap_usd_h"]) == (5.0, 9.0)
     assert (view["nodes"][-1]["price_usd_h"], view["nodes"][-1]["workloads"][0]["devices"]) == (2.5, {"T4": 2})

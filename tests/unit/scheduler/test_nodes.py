@@ -61,6 +61,11 @@ HOLDS: dict[str, tuple[Snapshot, dict[str, Any], list[NodeAction]]] = {
     "not one that something runs on": (where(*RENTED), {"releases": ["t4-1"], "held": ON_FIRST}, []),
     "nor one that something starts on now": (where(*RENTED), {"releases": ["t4-1"], "starts": ON_FIRST}, []),
     "nor one that others use": (where(replace(RENTED[0], devices=node("x", ("T4", 1, 0)).devices)), {"releases": ["t4-1"]}, []),
+    "not one of those that always are there": (
+        where(*RENTED, types=(replace(T4, least=1),)),
+        {"releases": ["t4-1", "t4-2"]},
+        [GiveBack("t4-1", "why")],
+    ),
     "nor one that is not rented": (where(node("own", ("T4", 1))), {"releases": ["own", "head", "gone"]}, []),
 }  # fmt: skip
 

@@ -17,9 +17,10 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from cluster.catalog import Catalog
 from cluster.definition import HEAD, ClusterDefinition
-from cluster.offers import cloud_offers, rented_labels
+from cluster.offers import rented_labels
 from cluster.render import RAY_VERSION, ray_launcher
 from cluster.render.launcher import NODE_REQUIREMENTS
+from cluster.render.offers import cloud_offers
 from cluster.types import NODE_TYPE_LABEL, SEAT_RESOURCE
 
 ROOT = Path(__file__).resolve().parents[4]
