@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -112,8 +113,13 @@ class ControlService:
                 return bytes(job.job_id)
         number = int(self._call(stub.GetNextJobID, gcs_service_pb2.GetNextJobIDRequest()).job_id)
         driver: bytes = number.to_bytes(_JOB_ID_BYTES, "little")
-        data = gcs_pb2.JobTableData(job_id=driver, is_dead=True, entrypoint=DRIVER_NAME)
-        data.config.ray_namespace = DRIVER_NAME
+        now_ms = int(time.time() * 1000)
+        data = gcs_pb2.JobTableData(
+            job_id=driver, is_dead=True, entrypoint=DRIVER_NAME, start_time=now_ms, end_time=now_ms
+        )
+        # Namespaces that begin so are left out where jobs are listed; each is expected to have an environment.
+        data.config.ray_namespace = f"_ray_internal_{DRIVER_NAME}"
+        data.config.runtime_env_info.serialized_runtime_env = "{}"
         data.config.metadata["job_name"] = DRIVER_NAME
         self._call(stub.AddJob, gcs_service_pb2.AddJobRequest(data=data))
         return driver

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cluster.gcs import ControlService
@@ -155,3 +156,7 @@ def test_what_is_idle_goes_back_and_the_ledger_has_what_the_provider_saw(renting
     control = ControlService(cluster.address, cluster.token_path)
     assert not [each for each in control.placement_groups() if each.name.startswith("raywise-seat")]
     control.close()
+    headers = {"Authorization": f"Bearer {cluster.token_path.read_text().strip()}"}
+    listed = httpx.get(f"{cluster.dashboard_url}/api/jobs/", headers=headers, timeout=30, trust_env=False)
+    assert listed.status_code == 200, "what asks for seats must not be in the way of Ray's own lists"
+    assert {each["type"] for each in listed.json()} == {"SUBMISSION"}
