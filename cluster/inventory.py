@@ -172,7 +172,7 @@ class _Builder:
             price_usd_h=usd_h,
             most=offer.most,
             least=offer.least,
-            launch_s=offer.launch_s,
+            launch_s=offer.launch_s if launching.launch_s is None else launching.launch_s,
             market=market,
             interruptions_per_h=max((rate for rate in rates if rate is not None), default=None),
             memory_bytes=node.memory_bytes,

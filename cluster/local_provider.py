@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
 _END_PATIENCE_S = 8.0
+_ONE_START_S = 15.0
+"""A node that has not joined after this no other waits for."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,12 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]
         scenario = Scenario.load(self._scenario)
         with self._lock:
             known = list(self._known.values())
+        due = [each for each in known if each.process is None and each.boots_s is not None and now_s >= each.boots_s]
+        if due and self._may_boot(known, now_s):
+            self._boot(min(due, key=lambda each: each.boots_s or 0.0))
         for instance in known:
             behaviour = scenario.of(instance.node_type)
             if instance.process is None:
-                if instance.boots_s is not None and now_s >= instance.boots_s:
-                    self._boot(instance)
                 continue
             child = self._children.get(instance.instance_id)
             if (child is not None and child.poll() is not None) or not instance.process.is_alive():
@@ -213,6 +216,20 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]
                 leaves_s = instance.launched_s + behaviour.interrupt_after_s
                 if now_s >= leaves_s - behaviour.notice_s:
                     self._give_notice(instance, max(leaves_s, now_s + behaviour.notice_s))
+
+    def _may_boot(self, known: Sequence[Instance], now_s: float) -> bool:
+        """One after the other: of several nodes that start at once on one machine, some never find the head."""
+        last = max((each.process.started_s for each in known if each.process is not None), default=0.0)
+        if now_s - last > _ONE_START_S:
+            return True
+        service = ControlService(self.provider_config["address"], Path(self.provider_config["token_path"]))
+        try:
+            there = {node.instance_id for node in service.nodes()}
+        except ClusterUnreachable:
+            return False
+        finally:
+            service.close()
+        return all(each.instance_id in there for each in known if each.process is not None)
 
     def _boot(self, instance: Instance) -> None:
         resources = {name: amount for name, amount in instance.resources.items() if name not in ("CPU", "memory")}

@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from .gcs import ControlService, Launches, NamedThing
 from .inventory import NodeFacts, Offer
@@ -33,6 +34,8 @@ LATE_FACTOR, LATE_S = 3.0, 60.0
 
 STALE_S = 15.0
 """What Ray's autoscaler says may be so old: it looks every 5 s."""
+REMEMBERED = 5
+"""So many launches of each type say how long one takes."""
 NOT_LAUNCHED = "Ray's autoscaler could not launch it (its log, monitor.log on the head, says why)"
 
 
@@ -60,6 +63,7 @@ class RayProvider:
         self._lock = threading.Lock()
         self._seats: dict[str, list[_Seat]] = {name: [] for name in self._offers}
         self._joined: Counter[str] = Counter()
+        self._took_s: dict[str, list[float]] = {name: [] for name in self._offers}
         self._joined_s: dict[str, list[float]] = {name: [] for name in self._offers}
         """When the last of each type joined."""
         self._until_s: dict[str, float] = {}
@@ -136,6 +140,8 @@ class RayProvider:
         self._joined_s[name] = [each for each in self._joined_s[name] if now_s - each < STALE_S]
         if joined > self._joined[name]:
             self._joined_s[name] += [now_s] * (joined - self._joined[name])
+            took_s = [now_s - each.asked_s for each in self._seats[name][self._joined[name] : joined]]
+            self._took_s[name] = (self._took_s[name] + took_s)[-REMEMBERED:]
             self._in_a_row[name] = 0
             self._until_s.pop(name, None)
         self._joined[name] = joined
@@ -149,7 +155,7 @@ class RayProvider:
                 self._counted.add(key)
                 self._failed(name, now_s, failure.why or NOT_LAUNCHED)
                 self._give_up(name, failure.count)
-        late_s = offer.launch_s * LATE_FACTOR + LATE_S
+        late_s = max(offer.launch_s, self._launch_s(offer)) * LATE_FACTOR + LATE_S
         late = [each for each in self._seats[name][joined:] if now_s > each.asked_s + late_s]
         if late:
             self._failed(name, now_s, f"it was asked for and had not joined after {late_s:.0f} s")
@@ -189,17 +195,24 @@ class RayProvider:
             self._service.remove_placement_group(seat.group)
         self._seats[name] = [each for each in seats if each not in gone]
 
+    def _launch_s(self, offer: Offer) -> float:
+        """What the last launches of a type took; as it was written where there was none."""
+        took_s = self._took_s[offer.node_type]
+        return median(took_s) if took_s else offer.launch_s
+
     def _launching(self, offer: Offer, pending: int, now_s: float) -> Launching:
         """What Ray launches is on its way, whether it is still asked for or not: it is paid for. Ray says so for some
         time of what has just joined."""
         name = offer.node_type
         until_s = self._until_s.get(name, 0.0)
-        joins_s = [each.asked_s + offer.launch_s for each in self._seats[name][self._joined[name] :]]
-        joins_s += [now_s + offer.launch_s] * (pending - len(joins_s) - len(self._joined_s[name]))
+        launch_s = self._launch_s(offer)
+        joins_s = [each.asked_s + launch_s for each in self._seats[name][self._joined[name] :]]
+        joins_s += [now_s + launch_s] * (pending - len(joins_s) - len(self._joined_s[name]))
         return Launching(
             joins_s=tuple(joins_s),
             unavailable_until_s=until_s if until_s > now_s else None,
             why=self._why.get(name, "") if until_s > now_s else "",
+            launch_s=self._launch_s(offer) if self._took_s[name] else None,
         )
 
 

@@ -119,6 +119,8 @@ class Launching:
     joins_s: tuple[float, ...] = ()
     unavailable_until_s: float | None = None
     why: str = ""
+    launch_s: float | None = None
+    """Seconds that the last ones took to join; None where none has yet."""
 
 
 @dataclass(frozen=True)
