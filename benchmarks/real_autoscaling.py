@@ -32,7 +32,7 @@ from scheduler.service.home import Home
 
 TYPES = {
     "t4-spot": "{name: t4-spot, device: T4, emulated_speed: 0.25, instance: aws/g4dn.xlarge, market: spot, "
-    "rent: {most: 3, launch_s: 5}}",
+    "rent: {most: 4, launch_s: 5}}",
     "t4": "{name: t4, device: T4, emulated_speed: 0.25, instance: aws/g4dn.xlarge, rent: {most: 3, launch_s: 5}}",
     "t4x4": "{name: t4x4, device: T4, count: 4, emulated_speed: 0.25, instance: aws/g4dn.12xlarge, "
     "rent: {most: 1, launch_s: 5}}",
@@ -53,13 +53,11 @@ class Work:
     name: str
     at_s: float
     seconds: float
-    a100: bool = False
 
 
 QUEUE = (
-    *(Work(f"any-{n}", 0.0, 15.0) for n in range(6)),
-    Work("large", 0.0, 20.0, a100=True),
-    *(Work(f"later-{n}", 50.0, 15.0) for n in range(3)),
+    *(Work(f"first-{n}", 0.0, 20.0) for n in range(6)),
+    *(Work(f"later-{n}", 60.0, 20.0) for n in range(4)),
 )
 
 
@@ -101,8 +99,10 @@ def definition(order: tuple[str, ...]) -> ClusterDefinition:
     return ClusterDefinition.parse(yaml.safe_load(cluster_yaml(order)), _catalog())
 
 
-def ray_alone(folder: Path, order: tuple[str, ...], scenario: Path, name: str, refused: bool) -> Outcome:
-    """Every command as a Ray Job that asks for one accelerator, or for an A100."""
+def ray_alone(
+    folder: Path, order: tuple[str, ...], scenario: Path, name: str, *, refused: bool, asks_for: str = ANY
+) -> Outcome:
+    """Every command as a Ray Job that asks for one accelerator, or for one of a type."""
     more = {each: {ANY: float(COUNTS[each])} for each in order}
     cluster = LocalCluster.start(
         definition(order), folder, gpus=(), scenario=scenario, more_resources=more, idle_s=RAY_IDLE_S
@@ -114,9 +114,10 @@ def ray_alone(folder: Path, order: tuple[str, ...], scenario: Path, name: str, r
         client = JobSubmissionClient(cluster.dashboard_url, headers={"Authorization": f"Bearer {token}"})
 
         def submit(work: Work) -> str:
-            needs = {"A100-SXM4-40GB": 1.0} if work.a100 else {ANY: 1.0}
             entrypoint = f"sleep {work.seconds}"
-            return str(client.submit_job(entrypoint=entrypoint, entrypoint_num_cpus=0, entrypoint_resources=needs))
+            return str(
+                client.submit_job(entrypoint=entrypoint, entrypoint_num_cpus=0, entrypoint_resources={asks_for: 1.0})
+            )
 
         def ended() -> dict[str, float]:
             return {
@@ -140,20 +141,19 @@ def raywise(folder: Path, order: tuple[str, ...], scenario: Path, refused: bool)
         with Client(home=folder) as client:
 
             def submit(work: Work) -> str:
-                devices = ["A100-SXM4-40GB"] if work.a100 else ["T4", "A100-SXM4-40GB"]
                 spec = {
                     "kind": "command",
                     "name": work.name,
                     "command": f"sleep {work.seconds}",
                     "expected_runtime": f"{work.seconds}s",
-                    "resources": {"devices": devices, "count": 1},
+                    "resources": {"devices": ["T4", "A100-SXM4-40GB"], "count": 1},
                 }
                 return str(client.submit(spec)["id"])
 
             def ended() -> dict[str, float]:
                 return {each["id"]: each["ended_s"] for each in client.workloads() if each["ended_s"]}
 
-            return _play("raywise", Instances(home.cluster / INSTANCES), submit, ended, refused)
+            return _play("Raywise", Instances(home.cluster / INSTANCES), submit, ended, refused)
     finally:
         stop(home)
 
@@ -201,16 +201,20 @@ def main() -> None:
         root = Path(temporary)
         good, bad = root / "good.yaml", root / "bad.yaml"
         good.write_text("types: {}\n")
-        for number, (label, order) in enumerate(
-            {"ray, cheapest listed first": cheapest_first, "ray, dearest listed first": cheapest_first[::-1]}.items()
+        for number, (label, order, asks_for) in enumerate(
+            (
+                ("Ray, users name no type", cheapest_first, ANY),
+                ("Ray, users name the T4", cheapest_first, "T4"),
+            )
         ):
-            outcomes.append(ray_alone(root / f"ray-{number}", order, good, label, refused=False))
+            folder = root / f"ray-{number}"
+            outcomes.append(ray_alone(folder, order, good, label, refused=False, asks_for=asks_for))
             _say(outcomes[-1])
         outcomes.append(raywise(root / "raywise", cheapest_first, good, refused=False))
         _say(outcomes[-1])
-        taken = max(outcomes[0].launches, key=lambda each: (each != "a100", outcomes[0].launches[each]))
+        taken = max(outcomes[0].launches, key=lambda each: outcomes[0].launches[each] * COUNTS[each])
         bad.write_text(f"types: {{{taken}: {{refuse: true}}}}\n")
-        label = f"ray, no {taken} to be had"
+        label = f"Ray, users name no type, no {taken} to be had"
         outcomes.append(ray_alone(root / "ray-refused", cheapest_first, bad, label, refused=True))
         _say(outcomes[-1])
         outcomes.append(raywise(root / "raywise-refused", cheapest_first, bad, refused=True))
