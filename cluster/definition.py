@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from workloads.errors import Problem, SpecError
 
 from .catalog import Catalog
-from .definition_checks import check_nodes, check_queues
+from .definition_checks import check_caps, check_nodes, check_queues
 from .host import HostRates, host_cores, host_memory_bytes
 from .inventory import ACCELERATOR_LABEL, HEAD_RESOURCE, NodeFacts, Offer, build_snapshot, instance_label, rate_labels
 from .provider_checks import check_provider, count_of
@@ -166,6 +166,7 @@ class ClusterDefinition(Model):
             raise SpecError([_problem(dict(each), file) for each in error.errors()]) from error
         problems = [
             *check_nodes(definition, catalog, file, HEAD),
+            *check_caps(definition, catalog, file),
             *check_queues(definition, catalog, file),
             *check_provider(definition, catalog, file),
         ]

@@ -16,6 +16,8 @@ from .types import CPU
 if TYPE_CHECKING:
     from .definition import ClusterDefinition, NodeDefinition
 
+LONGEST_MONTH_H = 31 * 24.0
+
 
 def check_nodes(definition: ClusterDefinition, catalog: Catalog, file: str, head: str) -> Iterator[Problem]:
     """Problems of each node type by itself, and of their names."""
@@ -32,6 +34,22 @@ def check_nodes(definition: ClusterDefinition, catalog: Catalog, file: str, head
             yield from lookup(lambda node=node: catalog.instance(node.instance), f"{field}.instance", file)
         yield from _check_pair(node, catalog, field, file)
         yield from _check_rent(node, catalog, field, file)
+
+
+def check_caps(definition: ClusterDefinition, catalog: Catalog, file: str) -> Iterator[Problem]:
+    """Nodes that are always there must be within what all may cost."""
+    kinds = [kind for node in definition.nodes for kind in node.zonal if kind.rent is not None]
+    usd_h = sum(
+        kind.rent.least * kind.count * (_price_usd_h(kind, catalog) or 0.0) for kind in kinds if kind.rent is not None
+    )
+    caps = {
+        "rent_cap_usd_h": (definition.rent_cap_usd_h, 1.0, "an hour"),
+        "rent_cap_usd_month": (definition.rent_cap_usd_month, LONGEST_MONTH_H, "in a month"),
+    }
+    for field, (cap, hours, said) in caps.items():
+        if cap is not None and usd_h * hours > cap:
+            message = f"the nodes that are always there (`rent.least`) cost ${usd_h * hours:.2f} {said}"
+            yield Problem(message, field, "raise it, or lower `least`", file)
 
 
 def _names(kind: NodeDefinition) -> tuple[str, ...]:

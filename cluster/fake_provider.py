@@ -82,10 +82,11 @@ class FakeProvider:
                 self._asked[node_type] += 1
             self._launching.append(Rental(node_id, kind, now_s, now_s + kind.launch_s, self._fails(kind)))
 
-    def release(self, node_id: str) -> None:
+    def release(self, node_id: str) -> bool:
         """Give a node back; what runs on it fails. Nothing where it is not there, or was never rented."""
         self._settle()
         self.lose(node_id)
+        return True
 
     def drain(self, node_id: str, leaves_s: float, cause: str) -> None:  # noqa: ARG002
         """A rented node is given back at that time; nothing where it is not there, or was never rented."""

@@ -20,6 +20,8 @@ from .protocols import ClusterUnreachable
 from .types import NODE_TYPE_LABEL, SEAT_RESOURCE
 
 DEADLINE_S = 5.0
+NO_DEADLINE_S = 4e9
+"""When a node will be gone that is drained without a deadline: in the year 2096."""
 _MAX_MESSAGE_BYTES = 512 * 2**20
 _SUPERVISOR, _SUPERVISORS = "_ray_internal_job_actor_{}", "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 """Name and namespace of the actor that Ray makes for a job."""
@@ -133,17 +135,20 @@ class ControlService:
         return [_node_facts(node, leaves_s) for node in alive]
 
     def _leaving(self) -> dict[str, float]:
-        """When each node that is drained will be gone; 0 where nobody said."""
+        """When each node that is drained will be gone."""
         from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
         stub = gcs_service_pb2_grpc.NodeResourceInfoGcsServiceStub(self._connection())
         reply = self._call(stub.GetDrainingNodes, gcs_service_pb2.GetDrainingNodesRequest())
-        return {each.node_id.hex(): each.draining_deadline_timestamp_ms / 1000 for each in reply.draining_nodes}
+        return {
+            each.node_id.hex(): each.draining_deadline_timestamp_ms / 1000 or NO_DEADLINE_S
+            for each in reply.draining_nodes
+        }
 
     def drain(self, node_id: str, cause: str, leaves_s: float | None = None) -> bool:
         """Let nothing more begin on a node, and have Ray end on it when nothing runs there. With `leaves_s` (Unix
-        seconds) it is gone by then whatever runs; without, a node that does something, or holds the only copy of
-        something, refuses: False. Raises ClusterUnreachable."""
+        seconds) what runs is told that it ends then, which Ray leaves to the caller (`end_node`); without, a node that
+        does something, or holds the only copy of something, refuses: False. Raises ClusterUnreachable."""
         from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc
 
         stub = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._connection())
@@ -158,6 +163,15 @@ class ControlService:
             deadline_timestamp_ms=round((leaves_s or 0.0) * 1000),
         )
         return bool(self._call(stub.DrainNode, request).is_accepted)
+
+    def end_node(self, node_id: str) -> None:
+        """End Ray on a node, whatever runs there. Raises ClusterUnreachable."""
+        from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(self._connection())
+        request = gcs_service_pb2.DrainNodeRequest()
+        request.drain_node_data.add(node_id=bytes.fromhex(node_id))
+        self._call(stub.DrainNode, request)
 
     def ask_for_seat(self, name: str, node_type: str) -> NamedThing:
         """Ask for a seat on a node of this type: a placement group of this name, which stays until it is removed. Ray's

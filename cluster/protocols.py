@@ -72,9 +72,9 @@ class Provider(Protocol):
         ClusterUnreachable."""
         ...
 
-    def release(self, node_id: str) -> None:
-        """Give a node back on which nothing runs; nothing where it is gone, or was never rented. Raises
-        ClusterUnreachable."""
+    def release(self, node_id: str) -> bool:
+        """Give a node back on which nothing runs; False where that is refused, as something is on it. Nothing where it
+        is gone, or was never rented. Raises ClusterUnreachable."""
         ...
 
     def drain(self, node_id: str, leaves_s: float, cause: str) -> None:
@@ -89,8 +89,9 @@ class NothingToRent:
     def request(self, node_type: str, count: int) -> None:
         """Does nothing."""
 
-    def release(self, node_id: str) -> None:
+    def release(self, node_id: str) -> bool:  # noqa: ARG002
         """Does nothing."""
+        return True
 
     def drain(self, node_id: str, leaves_s: float, cause: str) -> None:
         """Does nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ class RayObserver:
         self._catalog = catalog
         self._host = host
         self._clock = clock
-        self._renting = renting
+        self._renting, self._lock = renting, threading.Lock()
         self.provider: Provider = NothingToRent()
         """Rents what `renting` offers, through Ray's autoscaler."""
         self._rented: RayProvider | None = None
@@ -60,8 +61,9 @@ class RayObserver:
         ClusterUnreachable, within 15 s."""
         if self._renting is None or self._rented is None:
             return build_snapshot(self._clock(), self._service.nodes(), self._catalog, self._host)
-        nodes, launches = self._service.nodes_and_launches()
-        launching = self._rented.observed(nodes, launches)
+        with self._lock:  # an older look must not be settled after a newer one
+            nodes, launches = self._service.nodes_and_launches()
+            launching = self._rented.observed(nodes, launches)
         found = build_snapshot(self._clock(), nodes, self._catalog, self._host, self._renting.offers, launching)
         return replace(found, rent_cap_usd_h=self._renting.cap_usd_h, rent_cap_usd_month=self._renting.cap_usd_month)
 

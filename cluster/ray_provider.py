@@ -20,6 +20,7 @@ from statistics import median
 
 from .gcs import ControlService, Launches, NamedThing
 from .inventory import NodeFacts, Offer
+from .protocols import ClusterUnreachable
 from .types import NODE_TYPE_LABEL, Launching
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ STALE_S = 15.0
 """What Ray's autoscaler says may be so old: it looks every 5 s."""
 REMEMBERED = 5
 """So many launches of each type say how long one takes."""
+FORCE_S = 5.0
+"""A node that was given notice has so long after it to go by itself."""
 NOT_LAUNCHED = "Ray's autoscaler could not launch it (its log, monitor.log on the head, says why)"
 
 
@@ -70,6 +73,11 @@ class RayProvider:
         self._why: dict[str, str] = {}
         self._in_a_row: Counter[str] = Counter()
         self._counted: set[tuple[str, float, str]] = set()
+        self._begun = False
+        self._leaving: Counter[str] = Counter()
+        self._type_of: dict[str, str] = {}
+        self._ends_s: dict[str, float] = {}
+        """Nodes that were given notice from here, and when they are to be gone."""
         self._strange: set[str] = set()
         """Nodes that joined with other devices than promised: they are given back."""
         self.failures: Counter[str] = Counter()
@@ -86,22 +94,26 @@ class RayProvider:
             if self._until_s.get(node_type, 0.0) > now_s:
                 return
             seats = self._seats[node_type]
-            # Each that is there takes a seat as well, so that Ray launches one for each that is missing.
-            for _ in range(min(count, offer.most) - max(len(seats), 0)):
+            # Each that is there takes a seat as well, so that Ray launches one for each that is missing. One that will
+            # be gone takes none, though it is among those that are there.
+            for _ in range(min(count, offer.most) - self._leaving[node_type] - len(seats)):
                 name = f"{SEAT_NAME}:{node_type}:{now_s:.3f}:{len(seats)}"
                 group = self._service.ask_for_seat(name, node_type)
                 seats.append(_Seat(node_type, now_s, group))
 
-    def release(self, node_id: str) -> None:
-        """Give a node back where nothing runs on it, and it holds the only copy of nothing. Raises
+    def release(self, node_id: str) -> bool:
+        """Give a node back; False where something runs on it, or it holds the only copy of something. Raises
         ClusterUnreachable."""
-        if not self._service.drain(node_id, "nobody needs it"):
-            log.info("node %s is not given back yet: something is on it", node_id)
+        return self._service.drain(node_id, "nobody needs it")
 
     def drain(self, node_id: str, leaves_s: float, cause: str) -> None:
-        """Give a node notice: nothing begins there any more, and by `leaves_s` (Unix seconds) it is gone. Raises
-        ClusterUnreachable."""
-        self._service.drain(node_id, cause, leaves_s)
+        """Give a node notice: nothing begins there any more, and at `leaves_s` (Unix seconds) it is ended, whatever
+        runs there. What is on its way of its type is not waited for any longer. Raises ClusterUnreachable."""
+        with self._lock:
+            self._service.drain(node_id, cause, leaves_s)
+            self._ends_s[node_id] = leaves_s
+            if node_id in self._type_of:
+                self._give_up(self._type_of[node_id], len(self._seats[self._type_of[node_id]]))
 
     # Observation
 
@@ -110,6 +122,12 @@ class RayProvider:
         with self._lock:
             now_s = self._clock()
             self._find_seats()
+            self._end_what_is_over(nodes, now_s)
+            if not self._begun:  # what was before this service is no news
+                self._begun = True
+                self._counted = {(each.node_type, each.at_s, each.why) for each in launches.failed}
+                for name in self._offers:
+                    self._joined[name] = len(self._staying(name, nodes))
             for offer in self._offers.values():
                 self._settle(offer, nodes, launches, now_s)
             return {
@@ -134,9 +152,13 @@ class RayProvider:
     def _settle(self, offer: Offer, nodes: Sequence[NodeFacts], launches: Launches, now_s: float) -> None:
         """Give up the seats of what has joined, failed, or takes too long."""
         name = offer.node_type
-        there = [node for node in nodes if node.labels.get(NODE_TYPE_LABEL) == name and not node.is_head]
-        self._look_at(offer, there, now_s)
-        joined = sum(node.node_id not in self._strange and node.leaves_s is None for node in there)
+        self._look_at(offer, self._there(name, nodes), now_s)
+        there = self._there(name, nodes)
+        self._type_of |= {node.node_id: name for node in there}
+        joined = len(self._staying(name, nodes))
+        self._leaving[name] = len(there) - joined
+        if joined < self._joined[name]:  # their seats would have Ray launch others in their place
+            self._give_up(name, self._joined[name] - joined, oldest=0)
         self._joined_s[name] = [each for each in self._joined_s[name] if now_s - each < STALE_S]
         if joined > self._joined[name]:
             self._joined_s[name] += [now_s] * (joined - self._joined[name])
@@ -161,6 +183,24 @@ class RayProvider:
             self._failed(name, now_s, f"it was asked for and had not joined after {late_s:.0f} s")
             self._give_up(name, len(late), oldest=joined)
 
+    def _there(self, name: str, nodes: Sequence[NodeFacts]) -> list[NodeFacts]:
+        return [node for node in nodes if node.labels.get(NODE_TYPE_LABEL) == name and not node.is_head]
+
+    def _staying(self, name: str, nodes: Sequence[NodeFacts]) -> list[NodeFacts]:
+        there = self._there(name, nodes)
+        return [node for node in there if node.node_id not in self._strange and node.leaves_s is None]
+
+    def _end_what_is_over(self, nodes: Sequence[NodeFacts], now_s: float) -> None:
+        """Ray lets a drained node be until nothing runs there: whoever drained it ends it when its time is over."""
+        here = {node.node_id for node in nodes}
+        self._ends_s = {name: at_s for name, at_s in self._ends_s.items() if name in here}
+        for node_id in [name for name, at_s in self._ends_s.items() if now_s > at_s + FORCE_S]:
+            log.warning("node %s has not gone by itself: it is ended", node_id)
+            try:
+                self._service.end_node(node_id)
+            except ClusterUnreachable as error:  # the others must not wait for it
+                log.warning("node %s does not end: %s", node_id, error)
+
     def _look_at(self, offer: Offer, there: Iterable[NodeFacts], now_s: float) -> None:
         """A node that has other devices than promised is given back: nothing was planned for it."""
         for node in there:
@@ -171,10 +211,17 @@ class RayProvider:
                 for name, amount in offer.devices.items()
                 if node.total.get(name, 0.0) < amount
             ]
-            if wrong:
-                self._strange.add(node.node_id)
-                self._failed(offer.node_type, now_s, f"a node of it joined with {', '.join(wrong)}")
+            if not wrong:
+                continue
+            try:
                 self._service.drain(node.node_id, "it has other devices than promised", now_s + 1.0)
+            except ClusterUnreachable as error:  # it is tried again; the others must not wait for it
+                log.warning("node %s cannot be drained: %s", node.node_id, error)
+                continue
+            self._ends_s[node.node_id] = now_s + 1.0
+            self._strange.add(node.node_id)
+            self._failed(offer.node_type, now_s, f"a node of it joined with {', '.join(wrong)}")
+            self._give_up(offer.node_type, 1, oldest=0)
 
     def _failed(self, name: str, now_s: float, why: str) -> None:
         """What fails together is one failure: the type is not to be had for longer only after another try."""

@@ -129,7 +129,8 @@ class Engine:
             valid, refusals = validate(plan.placements, records, fresh)
             valid, beyond = within_month(valid, records, plan, closed)
             # 5. Reconcile.
-            actions = reconcile(plan, valid, records, closed, why_leaving(self._leaving, self._clock()))
+            must_go = [name for name, (node, _) in self._leaving.items() if node.node_id in self._rentals.must_go]
+            actions = reconcile(plan, valid, records, closed, why_leaving(self._leaving, self._clock()), must_go)
             node_actions = reconcile_nodes(plan, valid, records, fresh)
             # 6. Execute.
             self._execute(actions, plan, snapshot)

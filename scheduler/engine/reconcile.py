@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.types import Snapshot
@@ -149,14 +149,18 @@ def reconcile(
     records: Sequence[Record],
     closed: Closed | None = None,
     leaving: Mapping[str, str] | None = None,
+    must_go: Collection[str] = (),
 ) -> list[Action]:
     """What to do now, stops before starts so that devices are free in time. `closed` are the queues that hold nothing
-    more this month; `leaving` says of workloads whose nodes will be gone why they are stopped."""
+    more this month; `leaving` says of workloads whose nodes will be gone why they are stopped, those in
+    `must_go` even where they would begin again."""
     stops: list[Action] = []
     starts: list[Action] = []
     for record in records:
         if record.state in ("starting", "running"):
             cause = _why_stop(record, plan, closed.why if closed is not None else {}, leaving or {})
+            if cause is None and record.id in must_go and leaving is not None:
+                cause = leaving[record.id]
             if cause is not None:
                 stops.append(Stop(record.id, cause))
         elif record.cancel_requested and record.state in ("pending", "queued", "paused"):

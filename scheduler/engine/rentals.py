@@ -4,6 +4,7 @@ still cost this month."""
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from cluster.types import Node, NodeType, Snapshot
 from workloads.quantities import usd_text
 
 from ..store import EngineStore, Event, Record, Rental
+from .looks import NOTED_EVERY_S
 from .reconcile import NodeAction, Rent
 
 log = logging.getLogger(__name__)
@@ -40,15 +42,21 @@ class Rentals:
         self._store, self._provider = store, provider
         self._open = {each.id: each for each in store.rentals(ended=False)}
         self._month, self._ended_usd = "", 0.0
+        self._before, self._before_s = set(self._open), store.load_last_look()
+        """What was rented when this service began, and when the one before last looked."""
+        self._noted_s = -math.inf
+        self.must_go: set[str] = set()
+        """Nodes that the month cannot pay for: nothing stays there, whether it can go on elsewhere or not."""
         self._why: dict[str, str] = {}
         """Why nodes leave, by their id."""
 
     def observed(self, snapshot: Snapshot, cycle: int) -> Snapshot:
         """Bring the ledger in line with what is there. The snapshot comes back with what may be rented of it within the
         month; what the month cannot pay for any longer is given notice."""
-        if not snapshot.node_types:
-            return snapshot
         changes, events = list[Rental](), list[Event]()
+        for rental, event in self._of_no_type(snapshot):
+            changes.append(rental)
+            events.append(replace(event, cycle=cycle, at_s=snapshot.at_s))
         for kind in snapshot.node_types:
             for rental, event in self._settled(kind, snapshot):
                 changes.append(rental)
@@ -56,8 +64,10 @@ class Rentals:
         events += [replace(each, cycle=cycle, at_s=snapshot.at_s) for each in self._notices(snapshot)]
         if changes or events:
             self._store.put_rentals(changes, *events)
-        for each in changes:
-            self._follow(each)
+            for each in changes:
+                self._follow(each)
+        self._note_look(snapshot.at_s)
+        self._before.clear()  # from now on it is this service that looks
         snapshot = self.limited(snapshot)
         self._close(snapshot, cycle)
         return snapshot
@@ -67,11 +77,17 @@ class Rentals:
         month_usd = snapshot.rent_cap_usd_month
         if month_usd is None or not snapshot.node_types:
             return snapshot
-        left_usd = max(0.0, month_usd - self.month_usd(snapshot.at_s))
+        left_usd = max(0.0, month_usd - self.month_usd(snapshot.at_s) - _kept_usd(snapshot))
         ahead_s = min(AHEAD_S, _month_end_s(snapshot.at_s) - snapshot.at_s)
         usd_h = left_usd / max(ahead_s, 1.0) * 3600
         caps = [cap for cap in (snapshot.rent_cap_usd_h, usd_h) if cap is not None]
         return replace(snapshot, rent_cap_usd_h=min(caps))
+
+    def _note_look(self, now_s: float) -> None:
+        """For the service after this one: until then what is gone by then is charged."""
+        if self._open and not 0.0 <= now_s - self._noted_s < NOTED_EVERY_S:
+            self._store.save_last_look(now_s)
+            self._noted_s = now_s
 
     def month_usd(self, now_s: float) -> float:
         """Dollars that rented nodes have cost this month (UTC), by now."""
@@ -97,8 +113,7 @@ class Rentals:
             if isinstance(action, Rent):
                 self._rent(action, snapshot, cycle)
                 return
-            self._provider.release(action.node_id)
-            if self._why.get(action.node_id) != action.cause:
+            if self._provider.release(action.node_id) and action.node_id not in self._why:
                 self._why[action.node_id] = action.cause
                 data = {"node": action.node_id}
                 self._store.append(Event("node-released", action.cause, None, cycle, snapshot.at_s, data))
@@ -129,6 +144,21 @@ class Rentals:
                 self._follow(each)
             raise
 
+    def _of_no_type(self, snapshot: Snapshot) -> Iterator[tuple[Rental, Event]]:
+        """Rentals of types that are offered no more end with their nodes."""
+        known, here = {each.name for each in snapshot.node_types}, {node.node_id for node in snapshot.nodes}
+        for each in self._open.values():
+            if each.node_type not in known and each.node_id not in here:
+                why = f"{each.node_type} is rented no more"
+                ended = replace(each, ended_s=self._left_s(each, snapshot.at_s), end=why)
+                yield ended, Event("node-left", why, data=_told(ended, snapshot.at_s))
+
+    def _left_s(self, rental: Rental, now_s: float) -> float:
+        """When a node that is not there any more was seen last: before this service began, as far as that is known."""
+        if rental.id not in self._before or self._before_s is None:
+            return now_s
+        return min(now_s, max(self._before_s, rental.joined_s or rental.asked_s))
+
     def _settled(self, kind: NodeType, snapshot: Snapshot) -> Iterator[tuple[Rental, Event]]:
         """What has happened to the rentals of one type."""
         now_s = snapshot.at_s
@@ -137,7 +167,7 @@ class Rentals:
         for each in theirs:
             if each.node_id is not None and each.node_id not in here:
                 why = self._why.pop(each.node_id, "it left the cluster")
-                ended = replace(each, ended_s=now_s, end=why)
+                ended = replace(each, ended_s=self._left_s(each, now_s), end=why)
                 yield ended, Event("node-left", why, data=_told(ended, now_s))
         waiting = sorted((each for each in theirs if each.node_id is None), key=lambda each: each.asked_s)
         known = {each.node_id for each in theirs}
@@ -187,16 +217,26 @@ class Rentals:
         month_usd = snapshot.rent_cap_usd_month
         if month_usd is None:
             return
-        left_usd = month_usd - self.month_usd(snapshot.at_s)
+        left_usd = month_usd - self.month_usd(snapshot.at_s) - _kept_usd(snapshot)
         longest_s = max((each.launch_s for each in snapshot.node_types if each.launching), default=0.0)
         stop_s = longest_s + NOTICE_S + 2 * LONGEST_CYCLE_S
-        if snapshot.rented_usd_h() * stop_s / 3600 < left_usd - MET or not self._open:
+        kept_usd_h = sum(each.least * each.price_usd_h for each in snapshot.node_types)
+        if (snapshot.rented_usd_h() - kept_usd_h) * stop_s / 3600 < left_usd - MET or not self._open:
             return
         why = f"the month's {usd_text(month_usd)} for rented nodes are spent"
+        kept = {each.name: each.least for each in snapshot.node_types}
         for node in snapshot.nodes:
             if snapshot.type_of(node) is None or node.leaves_s is not None:
                 continue
-            self._provider.drain(node.node_id, snapshot.at_s + NOTICE_S, why)
+            if kept[node.node_type] > 0:  # Ray would launch another at once
+                kept[node.node_type] -= 1
+                continue
+            try:
+                self._provider.drain(node.node_id, snapshot.at_s + NOTICE_S, why)
+            except ClusterUnreachable as error:  # it is tried again; the others must not wait for it
+                log.warning("node %s cannot be given notice: %s", node.node_id, error)
+                continue
+            self.must_go.add(node.node_id)
             self._why[node.node_id] = why
             data = {"node": node.node_id, "notice_s": NOTICE_S}
             self._store.append(Event("node-notice", why, None, cycle, snapshot.at_s, data))
@@ -243,6 +283,12 @@ def _told(rental: Rental, now_s: float) -> dict[str, object]:
     if rental.ended_s is not None:
         data["held_s"] = round(rental.ended_s - rental.asked_s, 3)
     return data
+
+
+def _kept_usd(snapshot: Snapshot) -> float:
+    """What the nodes that are always there will still cost this month."""
+    left_h = (_month_end_s(snapshot.at_s) - snapshot.at_s) / 3600
+    return sum(each.least * each.price_usd_h for each in snapshot.node_types) * left_h
 
 
 def _month_start_s(now_s: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.gcs import FailedLaunch, Launches, NamedThing
 from cluster.inventory import NodeFacts, Offer
-from cluster.ray_provider import LATE_FACTOR, LATE_S, SEAT_NAME, STALE_S, RayProvider
+from cluster.ray_provider import FORCE_S, LATE_FACTOR, LATE_S, SEAT_NAME, STALE_S, RayProvider
 from cluster.scenario import Scenario
 from cluster.types import NODE_TYPE_LABEL, Launching
 from workloads.errors import SpecError
@@ -23,6 +23,7 @@ class Control:
 
     groups: list[NamedThing] = field(default_factory=list)
     drained: list[tuple[str, float | None]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
 
     def placement_groups(self) -> list[NamedThing]:
         return list(self.groups)
@@ -34,6 +35,9 @@ class Control:
 
     def remove_placement_group(self, group: NamedThing) -> None:
         self.groups.remove(group)
+
+    def end_node(self, node_id: str) -> None:
+        self.ended.append(node_id)
 
     def drain(self, node_id: str, cause: str, leaves_s: float | None = None) -> bool:
         assert cause
@@ -168,6 +172,7 @@ def test_a_node_with_other_devices_than_promised_is_given_back_and_said() -> Non
     found = cloud.look()
     assert found.why == "a node of it joined with 1 T4 in place of 2"
     assert [name for name, _ in cloud.control.drained] == ["a"]
+    assert (cloud.seats, found.joins_s) == (0, ())
     cloud.look()
     assert len(cloud.control.drained) == 1, "once"
 
@@ -178,8 +183,45 @@ def test_a_node_that_will_be_gone_is_none_that_is_there() -> None:
     cloud.look()
     cloud.nodes = [replace(facts("a"), leaves_s=2000.0)]
     cloud.look()
-    cloud.provider.request("t4", 1)
+    cloud.provider.request("t4", 2)
+    assert cloud.seats == 1, "it is one of the two, and takes no seat"
     assert len(cloud.look().joins_s) == 1
+
+
+def test_a_node_that_leaves_is_not_replaced_by_ray() -> None:
+    cloud = Cloud()
+    cloud.nodes = [facts("a"), facts("b")]
+    cloud.look()
+    cloud.provider.request("t4", 3)
+    assert len(cloud.look().joins_s) == 1
+    cloud.nodes = [facts("a")]
+    assert len(cloud.look().joins_s) == 1
+    assert cloud.seats == 2, "of the node that is gone the seat is gone"
+
+
+def test_a_node_that_was_given_notice_is_ended_where_something_still_runs_there() -> None:
+    cloud = Cloud()
+    cloud.nodes = [facts("a")]
+    cloud.look()
+    cloud.provider.request("t4", 2)
+    cloud.provider.drain("a", cloud.now_s + 100.0, "no money")
+    assert cloud.seats == 0, "nothing more is waited for"
+    cloud.look(100.0 + FORCE_S)
+    assert cloud.control.ended == []
+    cloud.look()
+    assert cloud.control.ended == ["a"]
+
+
+def test_what_was_before_a_service_began_is_no_news() -> None:
+    cloud = Cloud()
+    cloud.provider.request("t4", 2)
+    cloud.look()
+    cloud.failed.append(FailedLaunch("t4", 1, cloud.now_s, "no capacity"))
+    cloud.look()
+    cloud.nodes, cloud.pending = [facts("b", "spot")], {"spot": 1}
+    cloud.provider = cloud.started()
+    assert cloud.look() == Launching(joins_s=(1000.0 + LAUNCH_S,))
+    assert len(cloud.look(kind="spot").joins_s) == 1, "it has not just joined: another is on its way"
 
 
 def test_seats_of_a_type_that_is_offered_no_more_are_given_up_and_other_groups_are_left_alone() -> None:

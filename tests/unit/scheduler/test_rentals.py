@@ -95,6 +95,41 @@ def test_what_the_month_cannot_pay_for_any_longer_is_given_notice_and_what_ran_t
     assert world.get("long").state in ("starting", "running"), "another month, another dollar"
 
 
+def test_a_command_must_go_as_well_where_the_month_cannot_pay_for_its_node() -> None:
+    world = World(where=where(month=1.0, types=(SPOT,)))
+    submit(world, "long", 40 * 3600.0, "command", objective="time")
+    while world.now_s < 8 * 3600.0 and not [e for e in world.store.events(limit=100_000) if e.kind == "node-notice"]:
+        world.cycle(advance_s=30.0)
+    world.cycle(advance_s=5.0)
+    assert world.get("long").state == "stopping"
+    assert "will be gone" in world.event("long", "stopping").cause
+
+
+def test_a_service_that_was_away_charges_what_is_gone_until_it_was_last_looked_at() -> None:
+    world = World(where=where(types=(SPOT,)))
+    submit(world, "a", 600.0)
+    for _ in range(30):
+        world.cycle(advance_s=10.0)
+    last_s = world.now_s
+    (rented,) = [each for each in world.cluster.snapshot().nodes if not each.is_head]
+    world.provider.lose(rented.node_id)
+    world.now_s += 5 * 24 * 3600.0
+    world.restart()
+    world.cycle(advance_s=1.0)
+    (rental,) = world.store.rentals(ended=True)
+    assert rental.ended_s is not None
+    assert last_s - 60.0 <= rental.ended_s <= last_s
+
+
+def test_a_rental_of_a_type_that_is_offered_no_more_ends_with_its_node() -> None:
+    world = World(where=where(types=(SPOT,)))
+    gone = Rental("r", "old", "spot", 0.2, None, world.now_s, "n", world.now_s)
+    world.store.put_rentals([gone])
+    world.restart()
+    world.cycle(advance_s=100.0)
+    assert [each.id for each in world.store.rentals(ended=True)] == ["r"]
+
+
 def test_who_has_a_node_that_will_be_gone_saves_and_goes_on_elsewhere() -> None:
     world = World(where=where(spot := SPOT.node("t4-1"), node("own", ("T4", 1)), types=(replace(SPOT, most=1),)))
     submit(world, "a", 1000.0)
@@ -147,3 +182,13 @@ def test_rentals_are_kept(kind: type[Store | MemoryStore]) -> None:
     assert gone.usd(1e9) == pytest.approx(40 / 3600 * 0.2)
     assert gone.usd(1e9, since_s=80.0) == pytest.approx(10 / 3600 * 0.2)
     assert joined.hours(100.0 + NOTICE_S) == pytest.approx(NOTICE_S / 3600)
+
+
+def test_nodes_that_are_always_there_are_paid_for_first_and_never_given_notice() -> None:
+    world = World(where=where(SPOT.node("t4-spot-0"), month=200.0, types=(replace(SPOT, least=1), A100)))
+    submit(world, "w", 100 * 3600.0, objective="time")
+    for _ in range(6 * 24 * 12):
+        world.cycle(advance_s=300.0)
+    noticed = [event.data["node"] for event in world.store.events(limit=100_000) if event.kind == "node-notice"]
+    assert "t4-spot-0" not in noticed
+    assert paid_usd(world) <= 200.0
