@@ -8,13 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .backoff import Backoff
 from .fake import FakeCluster
 from .types import Node, NodeType
-
-FIRST_BACKOFF_S = 60.0
-"""After a failed launch its type is not to be had for so long; twice as long after each further one, ..."""
-LONGEST_BACKOFF_S = 3600.0
-"""... though never longer than this."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,7 @@ class FakeProvider:
         self._over: list[Rental] = []
         self._leave_s: dict[str, float] = {}
         self._asked: Counter[str] = Counter()
-        self._until_s: dict[str, float] = {}
-        self.failures_in_a_row: Counter[str] = Counter()
-        """Launches of each type that failed since one succeeded."""
+        self.backoff = Backoff()
         cluster.offers_from(self.node_types)
 
     # Provider
@@ -73,7 +67,7 @@ class FakeProvider:
         had. Raises KeyError for a type that is not offered."""
         self._settle()
         kind, now_s = self._types[node_type], self._now()
-        if self._until_s.get(node_type, 0.0) > now_s:
+        if self.backoff.until_s(node_type, now_s) is not None:
             return
         for _ in range(min(count, kind.most) - self._present(node_type)):
             self._asked[node_type] += 1
@@ -113,7 +107,7 @@ class FakeProvider:
             replace(
                 kind,
                 joins_s=tuple(each.joins_s for each in self._launching if each.node_type.name == name),
-                unavailable_until_s=until_s if (until_s := self._until_s.get(name, 0.0)) > self._now() else None,
+                unavailable_until_s=self.backoff.until_s(name, self._now()),
             )
             for name, kind in self._types.items()
         )
@@ -130,7 +124,7 @@ class FakeProvider:
     def next_s(self) -> float:
         """When the next node joins, the next launch fails, or a type may be asked for again; infinite where nothing
         will happen by itself."""
-        waits = [until_s for until_s in self._until_s.values() if until_s > self._now()]
+        waits = self.backoff.waits(self._now())
         leave = [at_s for node_id, at_s in self._leave_s.items() if node_id in self._there]
         return min([*(each.joins_s for each in self._launching), *waits, *leave], default=math.inf)
 
@@ -148,18 +142,10 @@ class FakeProvider:
             name = rental.node_type.name
             if rental.fails:
                 self._over.append(replace(rental, ended_s=rental.joins_s))
-                self._failed(name, rental.joins_s)
+                self.backoff.failed(name, rental.joins_s)
                 continue
-            self.failures_in_a_row[name] = 0
+            self.backoff.succeeded(name)
             self._there[rental.node_id] = rental
             node = rental.node_type.node(rental.node_id)
             self._cluster.add_node(node)
             self._on_join(node, rental.joins_s)
-
-    def _failed(self, name: str, at_s: float) -> None:
-        """What fails together is one failure: the type is not to be had for longer only after another try."""
-        if at_s < self._until_s.get(name, 0.0):
-            return
-        self.failures_in_a_row[name] += 1
-        times = min(self.failures_in_a_row[name] - 1, 16)
-        self._until_s[name] = at_s + min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**times)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .backoff import FIRST_S
 from .catalog import Catalog
 from .gcs import ControlService
 from .host import HostRates
 from .inventory import Offer, build_snapshot
 from .protocols import NothingToRent, Provider
-from .ray_provider import FIRST_BACKOFF_S, RayProvider
+from .ray_provider import RayProvider
 from .types import Snapshot
 
 
@@ -24,7 +25,7 @@ class Renting:
     offers: tuple[Offer, ...]
     cap_usd_h: float | None = None
     cap_usd_month: float | None = None
-    first_backoff_s: float = FIRST_BACKOFF_S
+    first_backoff_s: float = FIRST_S
 
 
 class RayObserver:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from .backoff import FIRST_S, Backoff
 from .gcs import ControlService, Launches, NamedThing
 from .inventory import NodeFacts, Offer
 from .protocols import ClusterUnreachable
@@ -26,13 +27,8 @@ from .types import NODE_TYPE_LABEL, Launching
 log = logging.getLogger(__name__)
 
 SEAT_NAME = "raywise-seat"
-FIRST_BACKOFF_S = 60.0
-"""After a failed launch its type is not to be had for so long; twice as long after each further one, ..."""
-LONGEST_BACKOFF_S = 3600.0
-"""... though never longer than this."""
 LATE_FACTOR, LATE_S = 3.0, 60.0
 """A launch that takes so many times as long as it should, and so many seconds more, is given up."""
-
 STALE_S = 15.0
 """What Ray's autoscaler says may be so old: it looks every 5 s."""
 REMEMBERED = 5
@@ -58,20 +54,18 @@ class RayProvider:
         service: ControlService,
         offers: Iterable[Offer],
         clock: Callable[[], float],
-        first_backoff_s: float = FIRST_BACKOFF_S,
+        first_backoff_s: float = FIRST_S,
     ) -> None:
         self._service, self._clock = service, clock
         self._offers = {each.node_type: each for each in offers}
-        self._first_backoff_s = first_backoff_s
+        self._backoff = Backoff(first_backoff_s)
         self._lock = threading.Lock()
         self._seats: dict[str, list[_Seat]] = {name: [] for name in self._offers}
         self._joined: Counter[str] = Counter()
         self._took_s: dict[str, list[float]] = {name: [] for name in self._offers}
         self._joined_s: dict[str, list[float]] = {name: [] for name in self._offers}
         """When the last of each type joined."""
-        self._until_s: dict[str, float] = {}
         self._why: dict[str, str] = {}
-        self._in_a_row: Counter[str] = Counter()
         self._counted: set[tuple[str, float, str]] = set()
         self._begun = False
         self._leaving: Counter[str] = Counter()
@@ -91,7 +85,7 @@ class RayProvider:
         offer = self._offers[node_type]
         with self._lock:
             now_s = self._clock()
-            if self._until_s.get(node_type, 0.0) > now_s:
+            if self._backoff.until_s(node_type, now_s) is not None:
                 return
             seats = self._seats[node_type]
             # Each that is there takes a seat as well, so that Ray launches one for each that is missing. One that will
@@ -152,8 +146,8 @@ class RayProvider:
     def _settle(self, offer: Offer, nodes: Sequence[NodeFacts], launches: Launches, now_s: float) -> None:
         """Give up the seats of what has joined, failed, or takes too long."""
         name = offer.node_type
-        self._look_at(offer, self._there(name, nodes), now_s)
         there = self._there(name, nodes)
+        self._look_at(offer, there, now_s)
         self._type_of |= {node.node_id: name for node in there}
         joined = len(self._staying(name, nodes))
         self._leaving[name] = len(there) - joined
@@ -164,8 +158,7 @@ class RayProvider:
             self._joined_s[name] += [now_s] * (joined - self._joined[name])
             took_s = [now_s - each.asked_s for each in self._seats[name][self._joined[name] : joined]]
             self._took_s[name] = (self._took_s[name] + took_s)[-REMEMBERED:]
-            self._in_a_row[name] = 0
-            self._until_s.pop(name, None)
+            self._backoff.forget(name)
         self._joined[name] = joined
         coming = self._seats[name][joined:]
         if not coming:
@@ -224,15 +217,10 @@ class RayProvider:
             self._give_up(offer.node_type, 1, oldest=0)
 
     def _failed(self, name: str, now_s: float, why: str) -> None:
-        """What fails together is one failure: the type is not to be had for longer only after another try."""
         self.failures[name] += 1
         self._why[name] = why
+        self._backoff.failed(name, now_s)
         log.warning("node type %s could not be had: %s", name, why)
-        if now_s < self._until_s.get(name, 0.0):
-            return
-        self._in_a_row[name] += 1
-        times = min(self._in_a_row[name] - 1, 16)
-        self._until_s[name] = now_s + min(LONGEST_BACKOFF_S, self._first_backoff_s * 2**times)
 
     def _give_up(self, name: str, count: int, oldest: int | None = None) -> None:
         """Remove so many seats: the newest, or the oldest from a place on."""
@@ -251,15 +239,14 @@ class RayProvider:
         """What Ray launches is on its way, whether it is still asked for or not: it is paid for. Ray says so for some
         time of what has just joined."""
         name = offer.node_type
-        until_s = self._until_s.get(name, 0.0)
-        launch_s = self._launch_s(offer)
+        until_s, launch_s = self._backoff.until_s(name, now_s), self._launch_s(offer)
         joins_s = [each.asked_s + launch_s for each in self._seats[name][self._joined[name] :]]
         joins_s += [now_s + launch_s] * (pending - len(joins_s) - len(self._joined_s[name]))
         return Launching(
             joins_s=tuple(joins_s),
-            unavailable_until_s=until_s if until_s > now_s else None,
-            why=self._why.get(name, "") if until_s > now_s else "",
-            launch_s=self._launch_s(offer) if self._took_s[name] else None,
+            unavailable_until_s=until_s,
+            why="" if until_s is None else self._why[name],
+            launch_s=launch_s if self._took_s[name] else None,
         )
 
 

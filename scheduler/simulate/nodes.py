@@ -74,7 +74,7 @@ class Nodes:
     @property
     def may_come(self) -> bool:
         """Whether a node will or may still join without anything else happening."""
-        failed = self.provider.failures_in_a_row
+        failed = self.provider.backoff.in_a_row
         waits = not math.isinf(self.provider.next_s()) and all(count < GIVE_UP for count in failed.values())
         return bool(self.returns) or waits
 

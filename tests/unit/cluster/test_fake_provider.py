@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.backoff import FIRST_S, LONGEST_S
 from cluster.fake import FakeCluster
-from cluster.fake_provider import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, FakeProvider
+from cluster.fake_provider import FakeProvider
 from cluster.protocols import NothingToRent, Provider
 from cluster.types import DeviceType, Node, NodeType, Snapshot
 
@@ -95,13 +96,13 @@ def test_a_type_whose_launches_fail_is_not_to_be_had_for_longer_and_longer() -> 
         assert rented.provider.next_s() == until_s
         rented.now_s = until_s
         assert rented.at(until_s).node_types[0].unavailable_until_s is None
-    assert waits[:3] == [FIRST_BACKOFF_S, 2 * FIRST_BACKOFF_S, 4 * FIRST_BACKOFF_S]
-    assert waits[-1] == LONGEST_BACKOFF_S
+    assert waits[:3] == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
+    assert waits[-1] == LONGEST_S
     assert sum(each.usd(rented.now_s) for each in rented.provider.rentals()) == 0.0
     rented.fails = []
     rented.provider.request("t4x2", 1)
     assert len(rented.at(rented.now_s + 100.0).nodes) == 2
-    assert rented.provider.failures_in_a_row["t4x2"] == 0
+    assert rented.provider.backoff.in_a_row["t4x2"] == 0
 
 
 def test_launches_that_fail_together_are_one_failure() -> None:
