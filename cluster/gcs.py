@@ -17,11 +17,9 @@ from typing import Any, TypeVar
 
 from .inventory import NodeFacts
 from .protocols import ClusterUnreachable
-from .types import NODE_TYPE_LABEL, SEAT_RESOURCE
+from .types import NO_DEADLINE_S, NODE_TYPE_LABEL, SEAT_RESOURCE
 
 DEADLINE_S = 5.0
-NO_DEADLINE_S = 4e9
-"""When a node will be gone that is drained without a deadline: in the year 2096."""
 _MAX_MESSAGE_BYTES = 512 * 2**20
 _SUPERVISOR, _SUPERVISORS = "_ray_internal_job_actor_{}", "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 """Name and namespace of the actor that Ray makes for a job."""

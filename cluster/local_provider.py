@@ -30,7 +30,7 @@ from .launch import NodePlan, node_command, node_environment
 from .local_autoscaling import HEAD_INSTANCE, INSTANCES, SCENARIO_FILE
 from .processes import LAUNCH_MARKER, ProcessId, end_members
 from .protocols import ClusterUnreachable
-from .scenario import Scenario
+from .scenario import Script
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(provider_config, cluster_name)
         self._instances = Instances(Path(provider_config["folder"]) / INSTANCES)
-        self._scenario = Path(provider_config["folder"]) / SCENARIO_FILE
+        self._script = Script(Path(provider_config["folder"]) / SCENARIO_FILE)
         self._lock = threading.RLock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._known = {each.instance_id: each for each in self._instances.all() if each.ended_s is None}
@@ -154,7 +154,7 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]
     ) -> None:
         """Launch so many of a type, or none. Raises NodeLaunchException where the scenario refuses them."""
         node_type = tags[TAG_RAY_USER_NODE_TYPE]
-        behaviour = Scenario.load(self._scenario).of(node_type)
+        behaviour = self._script.now().of(node_type)
         with self._lock:
             present = sum(each.node_type == node_type for each in self._known.values())
             refused = self._refused.get(node_type, 0)
@@ -196,7 +196,7 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]
 
     def _look(self, now_s: float) -> None:
         """Boot what is due, take back what the scenario takes back, and notice what has died."""
-        scenario = Scenario.load(self._scenario)
+        scenario = self._script.now()
         with self._lock:
             known = list(self._known.values())
         due = [each for each in known if each.process is None and each.boots_s is not None and now_s >= each.boots_s]

@@ -3,6 +3,7 @@ time, so that a type may come to be had, or not to be had any more, while the cl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workloads.errors import Problem, SpecError
+
+log = logging.getLogger(__name__)
 
 
 class Behaviour(BaseModel):
@@ -43,11 +46,9 @@ class Scenario(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Scenario:
-        """Read a script; one where nothing happens where there is no such file. Raises SpecError."""
+        """Read a script. Raises SpecError."""
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
-            return cls()
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SpecError(Problem(f"cannot be read: {error}", file=str(path))) from error
         try:
@@ -65,6 +66,28 @@ class Scenario(BaseModel):
     def of(self, node_type: str) -> Behaviour:
         """How nodes of a type behave."""
         return self.types.get(node_type, Behaviour())
+
+
+class Script:
+    """A scenario that may be changed while it is played: what cannot be read is told once, and what held before goes
+    on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read_at, self._scenario = path, 0, Scenario()
+
+    def now(self) -> Scenario:
+        """As it was last written; one where nothing happens where nothing ever was."""
+        try:
+            written_at = self._path.stat().st_mtime_ns
+        except OSError:
+            return self._scenario
+        if written_at != self._read_at:
+            self._read_at = written_at
+            try:
+                self._scenario = Scenario.load(self._path)
+            except SpecError as error:
+                log.error("the scenario stays as it was: %s", error)
+        return self._scenario
 
 
 def _problem(error: dict[str, Any], file: str) -> Problem:

@@ -26,6 +26,8 @@ EGRESS_PRICE_LABEL = "raywise.io/egress-usd-gb"
 SEAT_RESOURCE = "raywise_seat"
 """Every rented node has one of it. Who asks for so many of a type's seats asks Ray for so many nodes of it, whatever
 runs on those that are there."""
+NO_DEADLINE_S = 4e9
+"""When a node will be gone that is drained without a deadline (Unix seconds): in the year 2096."""
 CPU = "cpu"
 
 Market = Literal["on-demand", "spot"]

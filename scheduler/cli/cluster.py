@@ -67,9 +67,8 @@ def render(
     if provider is not None and provider not in PROVIDERS:
         fail(f"unknown provider {provider!r}\n  hint: one of {', '.join(PROVIDERS)}", BAD_INPUT)
     with friendly():
-        known = Catalog.load(catalog)
-        definition = ClusterDefinition.load(cluster, known, provider=provider)
-        text = _text(definition, known, _renting(definition, cluster))
+        known, definition, renting = _read(cluster, catalog, provider)
+        text = _text(definition, known, renting)
         if output is None:
             sys.stdout.write(text)
             return
@@ -90,9 +89,7 @@ def up(
 ) -> None:
     """Rent a cluster, or change the one that is there: says what it costs, and asks."""
     with friendly():
-        known = Catalog.load(catalog)
-        definition = ClusterDefinition.load(cluster, known)
-        provider = _renting(definition, cluster)
+        known, definition, provider = _read(cluster, catalog)
         screen(wide).print(cost_table(node_costs(definition, known), f"What {_where(provider)} costs an hour"))
         for line in _remarks(definition):
             console.print(line, soft_wrap=True, markup=False)
@@ -114,9 +111,7 @@ def up(
 def down(cluster: FileOption, yes: YesFlag = False, catalog: CatalogOption = None, home: HomeOption = None) -> None:
     """End a rented cluster with all of its nodes, and what runs there."""
     with friendly():
-        known = Catalog.load(catalog)
-        definition = ClusterDefinition.load(cluster, known)
-        provider = _renting(definition, cluster)
+        known, definition, provider = _read(cluster, catalog)
         cloud_tools.check_machine(provider)
         _ask(f"end {_where(provider)} with all of its nodes?", yes)
         file = _keep(definition, known, provider, home)
@@ -137,9 +132,7 @@ def status(
 ) -> None:
     """Show a rented cluster's nodes by kind, and what they cost an hour now."""
     with friendly():
-        known = Catalog.load(catalog)
-        definition = ClusterDefinition.load(cluster, known)
-        provider = _renting(definition, cluster)
+        known, definition, provider = _read(cluster, catalog)
         cloud_tools.check_machine(provider)
         counts = _counts(definition, known, provider, home)
     costs = node_costs(definition, known)
@@ -152,6 +145,15 @@ def status(
     screen(wide).print(status_table(costs, counts, f"Nodes of {_where(provider)}"))
     for remark in counts.remarks:
         console.print(f"note: {remark}", style="yellow", soft_wrap=True, markup=False)
+
+
+def _read(
+    file: Path, catalog: Path | None, provider: str | None = None
+) -> tuple[Catalog, ClusterDefinition, RentingProvider]:
+    """A definition of a cluster that is rented, from the provider it names or another. Raises SpecError."""
+    known = Catalog.load(catalog)
+    definition = ClusterDefinition.load(file, known, provider=provider)
+    return known, definition, _renting(definition, file)
 
 
 def _renting(definition: ClusterDefinition, file: Path) -> RentingProvider:

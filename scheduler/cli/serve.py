@@ -57,7 +57,7 @@ def serve(
 def check_files(config: ServiceConfig, file: str) -> list[str]:
     """Look at what a configuration names; a sentence for each thing that should be seen to. Raises SpecError."""
     catalog = Catalog.load(None if config.catalog is None else Path(config.catalog))
-    if config.cluster.address is None and config.cluster.definition is not None:
+    if config.cluster.definition is not None:
         ClusterDefinition.load(Path(config.cluster.definition), catalog)
     config.read_store(file=file)
     if config.tls is None:

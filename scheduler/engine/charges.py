@@ -40,6 +40,18 @@ def days_of(start_s: float, end_s: float) -> Iterator[tuple[str, float]]:
         start_s = midnight_s
 
 
+def month_start_s(at_s: float) -> float:
+    """When the month (UTC) of a Unix time began."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return datetime(at.year, at.month, 1, tzinfo=UTC).timestamp()
+
+
+def month_end_s(at_s: float) -> float:
+    """When the next month (UTC) begins."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC).timestamp()
+
+
 def month_of(at_s: float) -> str:
     """The month (UTC) of a Unix time, as in 2026-11."""
     return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m}"

@@ -82,7 +82,8 @@ class Engine:
         there. Without a `provider` there is nothing to rent, without `queues` none has rules."""
         self._store, self._observer, self._executor = store, observer, executor
         self._policy, self._profiler, self._clock, self._seed = policy, profiler, clock, seed
-        self._rentals = Rentals(store, provider or NothingToRent())
+        self._looks = Looks(store)
+        self._rentals = Rentals(store, provider or NothingToRent(), self._looks)
         self._leaving: dict[str, tuple[Node, float]] = {}
         self._queues = dict(queues or {})
         self._calibration: Calibration = store.load_calibration()
@@ -91,7 +92,6 @@ class Engine:
         self._forget = False
         self._progress: dict[str, Progress] = {}
         self._ended: deque[str] = deque()
-        self._looks = Looks(store)
         self._resubmitted: Counter[str] = Counter()
         self._without_node = WithoutNode()
         self._on_end = on_end

@@ -4,18 +4,18 @@ still cost this month."""
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from itertools import chain
 
 from cluster.protocols import ClusterUnreachable, Provider
-from cluster.types import Node, NodeType, Snapshot
+from cluster.types import NO_DEADLINE_S, Node, NodeType, Snapshot
 from workloads.quantities import usd_text
 
 from ..store import EngineStore, Event, Record, Rental
-from .looks import NOTED_EVERY_S
+from .charges import month_end_s, month_start_s
+from .looks import Looks
 from .reconcile import NodeAction, Rent
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,12 @@ MET = 1e-9
 class Rentals:
     """The ledger of rented nodes of one store, and the provider that rents them."""
 
-    def __init__(self, store: EngineStore, provider: Provider) -> None:
-        self._store, self._provider = store, provider
+    def __init__(self, store: EngineStore, provider: Provider, looks: Looks) -> None:
+        self._store, self._provider, self._looks = store, provider, looks
         self._open = {each.id: each for each in store.rentals(ended=False)}
         self._month, self._ended_usd = "", 0.0
-        self._before, self._before_s = set(self._open), store.load_last_look()
-        """What was rented when this service began, and when the one before last looked."""
-        self._noted_s = -math.inf
+        self._before = set(self._open)
+        """What was rented when this service began, until it has looked itself."""
         self.must_go: set[str] = set()
         """Nodes that the month cannot pay for: nothing stays there, whether it can go on elsewhere or not."""
         self._why: dict[str, str] = {}
@@ -53,21 +52,17 @@ class Rentals:
     def observed(self, snapshot: Snapshot, cycle: int) -> Snapshot:
         """Bring the ledger in line with what is there. The snapshot comes back with what may be rented of it within the
         month; what the month cannot pay for any longer is given notice."""
-        changes, events = list[Rental](), list[Event]()
-        for rental, event in self._of_no_type(snapshot):
-            changes.append(rental)
-            events.append(replace(event, cycle=cycle, at_s=snapshot.at_s))
-        for kind in snapshot.node_types:
-            for rental, event in self._settled(kind, snapshot):
-                changes.append(rental)
-                events.append(replace(event, cycle=cycle, at_s=snapshot.at_s))
-        events += [replace(each, cycle=cycle, at_s=snapshot.at_s) for each in self._notices(snapshot)]
-        if changes or events:
-            self._store.put_rentals(changes, *events)
-            for each in changes:
-                self._follow(each)
-        self._note_look(snapshot.at_s)
-        self._before.clear()  # from now on it is this service that looks
+        settled = chain.from_iterable(self._settled(kind, snapshot) for kind in snapshot.node_types)
+        happened = [*self._of_no_type(snapshot), *settled]
+        events = [*(event for _, event in happened), *self._notices(snapshot)]
+        if events:
+            self._put(
+                [rental for rental, _ in happened], *(replace(e, cycle=cycle, at_s=snapshot.at_s) for e in events)
+            )
+        if self._open:
+            self._looks.note(snapshot.at_s)
+        self._before.clear()
+        self.must_go &= {node.node_id for node in snapshot.nodes}
         snapshot = self.limited(snapshot)
         self._close(snapshot, cycle)
         return snapshot
@@ -78,20 +73,14 @@ class Rentals:
         if month_usd is None or not snapshot.node_types:
             return snapshot
         left_usd = max(0.0, month_usd - self.month_usd(snapshot.at_s) - _kept_usd(snapshot))
-        ahead_s = min(AHEAD_S, _month_end_s(snapshot.at_s) - snapshot.at_s)
+        ahead_s = min(AHEAD_S, month_end_s(snapshot.at_s) - snapshot.at_s)
         usd_h = left_usd / max(ahead_s, 1.0) * 3600
         caps = [cap for cap in (snapshot.rent_cap_usd_h, usd_h) if cap is not None]
         return replace(snapshot, rent_cap_usd_h=min(caps))
 
-    def _note_look(self, now_s: float) -> None:
-        """For the service after this one: until then what is gone by then is charged."""
-        if self._open and not 0.0 <= now_s - self._noted_s < NOTED_EVERY_S:
-            self._store.save_last_look(now_s)
-            self._noted_s = now_s
-
     def month_usd(self, now_s: float) -> float:
         """Dollars that rented nodes have cost this month (UTC), by now."""
-        month_s = _month_start_s(now_s)
+        month_s = month_start_s(now_s)
         if (month := f"{month_s:.0f}") != self._month:
             ended = self._store.rentals(ended=True, since_s=month_s)
             self._month, self._ended_usd = month, sum(each.usd(now_s, month_s) for each in ended)
@@ -99,7 +88,7 @@ class Rentals:
 
     def saved_usd(self, now_s: float) -> float:
         """Dollars that nodes on spot would have cost more on demand this month (UTC), where that is known."""
-        month_s = _month_start_s(now_s)
+        month_s = month_start_s(now_s)
         return sum(
             each.hours(now_s, month_s) * (each.on_demand_usd_h - each.usd_h)
             for each in self._store.rentals(since_s=month_s)
@@ -129,9 +118,7 @@ class Rentals:
         what = {"node_type": action.node_type, "count": action.more, "total": action.total}
         cause = f"{action.more} {action.node_type}: {action.cause}"
         event = Event("node-requested", cause, None, cycle, snapshot.at_s, what)
-        self._store.put_rentals(asked, event)
-        for each in asked:
-            self._follow(each)
+        self._put(asked, event)
         try:
             self._provider.request(action.node_type, action.total)
         except ClusterUnreachable:  # it may have been heard: what is on its way will be seen
@@ -139,9 +126,7 @@ class Rentals:
         except Exception as error:
             why = f"the provider refused: {error}"
             ended = [replace(each, ended_s=snapshot.at_s, end=why, refused=True) for each in asked]
-            self._store.put_rentals(ended, Event("node-not-launched", why, None, cycle, snapshot.at_s, what))
-            for each in ended:
-                self._follow(each)
+            self._put(ended, Event("node-not-launched", why, None, cycle, snapshot.at_s, what))
             raise
 
     def _of_no_type(self, snapshot: Snapshot) -> Iterator[tuple[Rental, Event]]:
@@ -155,9 +140,9 @@ class Rentals:
 
     def _left_s(self, rental: Rental, now_s: float) -> float:
         """When a node that is not there any more was seen last: before this service began, as far as that is known."""
-        if rental.id not in self._before or self._before_s is None:
+        if rental.id not in self._before or self._looks.before_s is None:
             return now_s
-        return min(now_s, max(self._before_s, rental.joined_s or rental.asked_s))
+        return min(now_s, max(self._looks.before_s, rental.joined_s or rental.asked_s))
 
     def _settled(self, kind: NodeType, snapshot: Snapshot) -> Iterator[tuple[Rental, Event]]:
         """What has happened to the rentals of one type."""
@@ -186,22 +171,24 @@ class Rentals:
             yield ended, Event("node-not-launched", why, data=_told(ended, now_s))
         for _ in range(-surplus):  # somebody else asked for it: it costs no less
             more = _rental(kind, now_s)
-            yield (
-                more,
-                Event(
-                    "node-unasked", f"Ray launches a {kind.name} that nobody asks for any more", data=_told(more, now_s)
-                ),
-            )
+            cause = f"Ray launches a {kind.name} that nobody asks for any more"
+            yield more, Event("node-unasked", cause, data=_told(more, now_s))
 
     def _notices(self, snapshot: Snapshot) -> Iterator[Event]:
         """Of nodes that will leave, once for each."""
         for node in snapshot.nodes:
             if node.leaves_s is None or node.node_id in self._why:
                 continue
-            left_s = max(0.0, node.leaves_s - snapshot.at_s) if node.leaves_s else 0.0
             self._why[node.node_id] = "its cloud took it back" if node.market == "spot" else "it was drained"
-            data = {"node": node.node_id, "node_type": node.node_type, "notice_s": round(left_s, 3)}
-            yield Event("node-notice", f"{node.name} will be gone in {left_s:.0f} s", data=data)
+            left_s = round(max(0.0, node.leaves_s - snapshot.at_s), 3) if node.leaves_s < NO_DEADLINE_S else None
+            data = {"node": node.node_id, "node_type": node.node_type, "notice_s": left_s}
+            yield Event("node-notice", f"{node.name} {_goes(node.leaves_s, snapshot.at_s)}", data=data)
+
+    def _put(self, rentals: Sequence[Rental], *events: Event) -> None:
+        """Write down, then go on from that."""
+        self._store.put_rentals(rentals, *events)
+        for each in rentals:
+            self._follow(each)
 
     def _follow(self, rental: Rental) -> None:
         if rental.ended_s is None:
@@ -260,9 +247,14 @@ def leaving(records: Sequence[Record], snapshot: Snapshot) -> dict[str, tuple[No
 
 def why_leaving(gone: Mapping[str, tuple[Node, float]], now_s: float) -> dict[str, str]:
     """As they are told why they are stopped."""
-    return {
-        name: f"node {node.name} will be gone in {max(0.0, at_s - now_s):.0f} s" for name, (node, at_s) in gone.items()
-    }
+    return {name: f"node {node.name} {_goes(at_s, now_s)}" for name, (node, at_s) in gone.items()}
+
+
+def _goes(at_s: float, now_s: float) -> str:
+    """What is said of a node that will be gone at a time."""
+    if at_s >= NO_DEADLINE_S:
+        return "is drained, and goes when nothing runs there"
+    return f"will be gone in {max(0.0, at_s - now_s):.0f} s"
 
 
 def _rental(kind: NodeType, now_s: float) -> Rental:
@@ -287,15 +279,5 @@ def _told(rental: Rental, now_s: float) -> dict[str, object]:
 
 def _kept_usd(snapshot: Snapshot) -> float:
     """What the nodes that are always there will still cost this month."""
-    left_h = (_month_end_s(snapshot.at_s) - snapshot.at_s) / 3600
+    left_h = (month_end_s(snapshot.at_s) - snapshot.at_s) / 3600
     return sum(each.least * each.price_usd_h for each in snapshot.node_types) * left_h
-
-
-def _month_start_s(now_s: float) -> float:
-    now = datetime.fromtimestamp(now_s, UTC)
-    return datetime(now.year, now.month, 1, tzinfo=UTC).timestamp()
-
-
-def _month_end_s(now_s: float) -> float:
-    now = datetime.fromtimestamp(now_s, UTC)
-    return datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC).timestamp()

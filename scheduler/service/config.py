@@ -50,7 +50,8 @@ class TlsConfig(_Model):
 
 
 class ClusterConfig(_Model):
-    """The Ray cluster: `definition` is started on this machine, or one runs already at `address`."""
+    """The Ray cluster: `definition` is started on this machine, or one runs already at `address`, and `definition` says
+    what may be rented there."""
 
     definition: str | None = None
     address: str | None = Field(default=None, pattern=r"^[^:/\s]+:\d{1,5}$")
@@ -220,7 +221,7 @@ def _check_store(config: ServiceConfig) -> list[Problem]:
 
 def _check_cluster(cluster: ClusterConfig) -> list[Problem]:
     if cluster.address is not None:
-        wrong = [name for name in ("definition", "stop_with_service") if getattr(cluster, name)]
+        wrong = ["stop_with_service"] if cluster.stop_with_service else []
         message, hint = "is for a cluster that is started here", "leave it out, or leave out `address`"
     else:
         wrong = [name for name in ("dashboard_url", "token_file") if getattr(cluster, name) is not None]

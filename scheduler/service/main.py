@@ -55,7 +55,8 @@ class ServiceOptions:
 
     home: Home
     definition: Path | None = None
-    """A cluster definition to start locally; None is the one that ships."""
+    """A cluster definition to start locally; None is the one that ships. With an `address`, what may be rented
+    there."""
     address: str | None = None
     """A running Ray cluster's dashboard address instead: `host:port`."""
     dashboard_url: str | None = None
@@ -170,7 +171,7 @@ def _definition(options: ServiceOptions, catalog: Catalog) -> ClusterDefinition:
     definition = ClusterDefinition.load(options.definition, catalog)
     if not options.queues:
         return definition
-    if definition.queues and options.address is None:
+    if definition.queues and (options.address is None or options.definition is not None):
         where = str(options.definition or "the cluster definition")
         message = f"{where} has queues as well"
         raise SpecError(Problem(message, "queues", "write all of their rules in one of the files"))

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import pytest
 
 from cluster.gcs import FailedLaunch, Launches, NamedThing
 from cluster.inventory import NodeFacts, Offer
 from cluster.ray_provider import FORCE_S, LATE_FACTOR, LATE_S, SEAT_NAME, STALE_S, RayProvider
-from cluster.scenario import Scenario
 from cluster.types import NODE_TYPE_LABEL, Launching
-from workloads.errors import SpecError
 
 LAUNCH_S = 100.0
 
@@ -230,21 +225,3 @@ def test_seats_of_a_type_that_is_offered_no_more_are_given_up_and_other_groups_a
         cloud.control.groups.append(NamedThing(name.encode(), name))
     cloud.look()
     assert [each.name for each in cloud.control.groups] == ["somebody else's"]
-
-
-BAD_SCENARIOS = {
-    "types: {spot: {boots: 3}}": "types.spot.boots: Extra inputs are not permitted",
-    "types: {spot: {notice_s: -1}}": "types.spot.notice_s: Input should be greater than or equal to 0",
-    "types: [": "cannot be read",
-    "types: {other: {}}": "types.other: other is no type that is rented",
-}
-
-
-@pytest.mark.parametrize(("text", "message"), BAD_SCENARIOS.items(), ids=BAD_SCENARIOS)
-def test_a_bad_scenario_names_the_file_and_the_field(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "scenario.yaml"
-    path.write_text(text)
-    with pytest.raises(SpecError) as raised:
-        Scenario.load(path).check(["spot"], path)
-    assert message in str(raised.value)
-    assert str(path) in str(raised.value)

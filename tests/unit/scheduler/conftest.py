@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fake_service import FakeRuntime
+from postgres_server import Server, running
 from scheduler.service.app import create_app
+from scheduler.store import Store
 from world import World
 
 
@@ -65,3 +68,36 @@ def service(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> FakeRuntim
     monkeypatch.setattr(httpx, "Client", connect)
     monkeypatch.setattr(time, "sleep", lambda _: runtime.cycle())
     return runtime
+
+
+DATABASES = itertools.count()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a store is kept."""
+    return tmp_path / "raywise.db"
+
+
+@pytest.fixture
+def file_store(path: Path) -> Iterator[Store]:
+    """One in SQLite."""
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server, one a session."""
+    with running() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """One in each kind of database."""
+    sqlite = request.param == "sqlite"
+    opened = Store(path if sqlite else request.getfixturevalue("server").url(f"d{next(DATABASES)}"))
+    yield opened
+    opened.close()

@@ -86,6 +86,14 @@ def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
             ["up", "--policy", "best"],
             "error: unknown policy 'best'\n  hint: one of cheapest, cheapest-fit, fifo, first-fit, gavel-fifo, gavel-ftf, gavel-las, gavel-las-het, gavel-makespan, gavel-throughput-per-cost, least-loaded, market, no-packing, ray-autoscaler, sia, srtf\n",
         ),
+        (
+            ["up", "--address", "a:1", "--autoscale"],
+            "error: --autoscale and --scenario are for a cluster on this machine, not with --address\n",
+        ),
+        (
+            ["up", "--autoscale", "--scenario", "none.yaml"],
+            "error: none.yaml: cannot be read: [Errno 2] No such file or directory: 'none.yaml'\n",
+        ),
         (["demo", "none.yaml"], "error: none.yaml does not exist; the example pipeline comes with the source tree\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

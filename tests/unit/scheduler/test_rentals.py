@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from cluster.fake import Script
-from cluster.types import Node, NodeType, Snapshot
+from cluster.types import NO_DEADLINE_S, Node, NodeType, Snapshot
 from making import TYPES, node, placed, snapshot
 from scheduler.engine.rentals import NOTICE_S
 from scheduler.estimate.work import Work
@@ -148,6 +148,22 @@ def test_who_has_a_node_that_will_be_gone_saves_and_goes_on_elsewhere() -> None:
     assert world.get("a").placement == placed(("T4", other))
     assert world.event("a", "queued").data["lost_fraction"] == 0.0
     world.check()
+
+
+def test_a_node_that_is_drained_without_a_deadline_leaves_all_the_time_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(where=where(node("own", ("T4", 1)), types=(replace(SPOT, most=1),)))
+    submit(world, "a", 1000.0)
+    world.cycle()
+    graces_s: list[float] = []
+    monkeypatch.setattr(world.cluster, "stop", lambda _, grace_s=0.0: graces_s.append(grace_s))
+    world.cluster.give_notice("own", NO_DEADLINE_S)
+    world.cycle(advance_s=1.0)
+    assert world.event("a", "stopping").cause == "node own is drained, and goes when nothing runs there"
+    assert graces_s == [world.get("a").grace_s]
+    (told,) = [event for event in world.store.events() if event.kind == "node-notice"]
+    assert told.data["notice_s"] is None
 
 
 def test_nothing_begins_on_a_node_that_will_be_gone() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from scheduler.states import IllegalTransitionError, State
 from scheduler.store import SCHEMA_VERSION, Charge, Event, Filter, Record, Spending, Store, StoreError
 from scheduler.types import Explanation, Option, Reason
 
-DATABASES = count(1)
 REST = (0.1,) * (len(PARTS) - 2)
 
 
@@ -28,32 +26,6 @@ def record(name: str, state: State = "pending", **fields: object) -> Record:
     spec = {"kind": "command", "name": name, "command": "x"} | dict(fields.pop("spec", {}))  # type: ignore[call-overload]
     given = {"submitted_s": 5.0} | fields
     return Record(name, name, "command", spec, state, output=f"/out/{name}", run_dir=f"/run/{name}", **given)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "raywise.db"
-
-
-@pytest.fixture
-def file_store(path: Path) -> Iterator[Store]:
-    opened = Store(path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    with running() as started:
-        yield started
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    sqlite = request.param == "sqlite"
-    opened = Store(path if sqlite else request.getfixturevalue("server").url(f"d{next(DATABASES)}"))
-    yield opened
-    opened.close()
 
 
 def kinds(store: Store, **arguments: object) -> list[str]:

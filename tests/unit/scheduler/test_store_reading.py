@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,7 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from postgres_server import Server, running
+from postgres_server import Server
 from scheduler.states import State
 from scheduler.store import Event, Filter, Record, Store, StoreError, schema
 from scheduler.store.listing import events_query, page_query
@@ -27,32 +26,6 @@ DATABASES = count(1)
 def record(name: str, state: State = "pending", **fields: object) -> Record:
     spec = {"kind": "command", "name": name, "command": "x"}
     return Record(name, name, "command", spec, state, 5.0, f"/out/{name}", f"/run/{name}", **fields)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "raywise.db"
-
-
-@pytest.fixture
-def file_store(path: Path) -> Iterator[Store]:
-    opened = Store(path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as started:
-        yield started
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    sqlite = request.param == "sqlite"
-    opened = Store(path if sqlite else request.getfixturevalue("server").url(f"reading{next(DATABASES)}"))
-    yield opened
-    opened.close()
 
 
 def test_who_reads_and_who_writes_do_not_wait_for_each_other(store: Store) -> None:

@@ -136,8 +136,8 @@ def test_the_options_are_what_the_file_says() -> None:
             "cluster.token_file: is for a cluster that runs already | give its `address`, HOST:PORT",
         ),
         (
-            {"cluster": {"address": "a:1", "definition": "c.yaml"}},
-            "cluster.definition: is for a cluster that is started here | leave it out, or leave out `address`",
+            {"cluster": {"address": "a:1", "stop_with_service": True}},
+            "cluster.stop_with_service: is for a cluster that is started here | leave it out, or leave out `address`",
         ),
         ({"queues": [{"name": "a", "weigt": 1}]}, "queues.0.weigt: unknown field 'weigt' | did you mean 'weight'?"),
         (

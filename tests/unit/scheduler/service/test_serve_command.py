@@ -147,3 +147,20 @@ def test_it_listens_where_it_is_told(host: str) -> None:
     with bind(0, host) as listener:
         assert listener.getsockname()[1] > 0
         assert listener.getsockname()[0] == {"localhost": "127.0.0.1"}.get(host, host)
+
+
+def test_a_definition_beside_an_address_says_what_may_be_rented_there(tmp_path: Path) -> None:
+    from cluster.catalog import Catalog
+
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "provider: {type: aws, region: us-east-1}\nrent_cap_usd_h: 5\nrent_cap_usd_month: 900\n"
+        "nodes: [{name: t4, device: T4, instance: aws/g4dn.xlarge, rent: {most: 3}}]\n"
+    )
+    options = ServiceOptions(Home(tmp_path), definition=file, address="10.0.0.5:6379")
+    catalog = Catalog.load()
+    renting = main._access(options, catalog, main._definition(options, catalog)).renting
+    assert renting is not None
+    assert ([each.node_type for each in renting.offers], renting.cap_usd_h, renting.cap_usd_month) == (["t4"], 5, 900)
+    without = replace(options, definition=None)
+    assert main._access(without, catalog, main._definition(without, catalog)).renting is None
