@@ -20,8 +20,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import yaml
+
+from cluster.catalog import Catalog
 from cluster.definition import ClusterDefinition
 from cluster.local import LocalCluster
 from cluster.local_autoscaling import INSTANCES
@@ -77,14 +79,8 @@ class Outcome:
 
 def prices() -> dict[str, float]:
     """Dollars an hour of each kind of node."""
-    snapshot = definition(tuple(TYPES)).snapshot(None, _catalog())
+    snapshot = definition(tuple(TYPES)).snapshot(None, Catalog.load())
     return {kind.name: kind.price_usd_h for kind in snapshot.node_types}
-
-
-def _catalog() -> Any:
-    from cluster.catalog import Catalog
-
-    return Catalog.load()
 
 
 def cluster_yaml(order: tuple[str, ...]) -> str:
@@ -94,9 +90,7 @@ def cluster_yaml(order: tuple[str, ...]) -> str:
 
 def definition(order: tuple[str, ...]) -> ClusterDefinition:
     """As it is read."""
-    import yaml
-
-    return ClusterDefinition.parse(yaml.safe_load(cluster_yaml(order)), _catalog())
+    return ClusterDefinition.parse(yaml.safe_load(cluster_yaml(order)), Catalog.load())
 
 
 def ray_alone(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.scenario import Scenario, Script
+from cluster.scenario import Behaviour, Scenario, Script
 from workloads.errors import SpecError
 
 BAD_SCENARIOS = {
@@ -26,6 +26,14 @@ def test_a_bad_scenario_names_the_file_and_the_field(tmp_path: Path, text: str, 
         Scenario.load(path).check(["spot"], path)
     assert message in str(raised.value)
     assert str(path) in str(raised.value)
+
+
+def test_the_documented_script_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "autoscaling.md").read_text()
+    begin = page.index("    types:\n")
+    path = tmp_path / "scenario.yaml"
+    path.write_text(page[begin : page.index("\n\n", begin)])
+    assert set(Scenario.load(path).of("t4-spot").model_fields_set) == set(Behaviour.model_fields)
 
 
 def test_a_script_that_is_not_there_is_no_script(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def waiting(runtime: FakeRuntime, name: str, seen: threading.Event) -> dict[str,
     }
 
 
+def begun(runtime: FakeRuntime, served: Any, what: str, seen: threading.Event) -> Callable[[], Any]:
+    """Something that waits for a workload which runs."""
+    announce(served)
+    with Client(home=runtime.home.path) as client:
+        name = client.submit(SPEC)["id"]
+    for _ in range(3):
+        runtime.cycle()
+    return waiting(runtime, name, seen)[what]
+
+
 @pytest.mark.parametrize("what", ["wait", "follow", "wait, async", "follow, async"])
 def test_a_restart_at_another_port_is_waited_for(
     runtime: FakeRuntime, what: str, monkeypatch: pytest.MonkeyPatch
@@ -82,12 +92,7 @@ def test_a_restart_at_another_port_is_waited_for(
     monkeypatch.setattr(runtime.cluster, "logs", lambda _: texts["text"])
     runtime.script = Script(run_s=5.0)
     with serving(runtime) as served:
-        announce(served)
-        with Client(home=runtime.home.path) as client:
-            name = client.submit(SPEC)["id"]
-        for _ in range(3):
-            runtime.cycle()
-        act = waiting(runtime, name, seen)[what]
+        act = begun(runtime, served, what, seen)
         thread = threading.Thread(target=lambda: found.append(act()))
         thread.start()
         assert seen.wait(60)
@@ -109,12 +114,7 @@ def test_a_service_that_does_not_come_back_is_said_so(
     monkeypatch.setattr(runtime.cluster, "logs", lambda _: "one\n")
     runtime.script, seen, found = Script(run_s=5.0), threading.Event(), []
     with serving(runtime) as served:
-        announce(served)
-        with Client(home=runtime.home.path) as client:
-            name = client.submit(SPEC)["id"]
-        for _ in range(3):
-            runtime.cycle()
-        act = waiting(runtime, name, seen)[what]
+        act = begun(runtime, served, what, seen)
 
         def run() -> None:
             with pytest.raises(NoService, match="does not answer") as error:
