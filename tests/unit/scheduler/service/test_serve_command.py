@@ -149,9 +149,12 @@ def test_it_listens_where_it_is_told(host: str) -> None:
         assert listener.getsockname()[0] == {"localhost": "127.0.0.1"}.get(host, host)
 
 
-def test_a_definition_beside_an_address_says_what_may_be_rented_there(tmp_path: Path) -> None:
+def test_a_definition_beside_an_address_says_what_may_be_rented_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cluster.catalog import Catalog
 
+    monkeypatch.undo()
     file = tmp_path / "cluster.yaml"
     file.write_text(
         "provider: {type: aws, region: us-east-1}\nrent_cap_usd_h: 5\nrent_cap_usd_month: 900\n"
